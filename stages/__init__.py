@@ -1,0 +1,1 @@
+"""Thin DVC stages: read parameters, call the wing, write outs."""

@@ -1,0 +1,1 @@
+"""Three agents that make pictures better, in one pipeline that anyone can rebuild."""

@@ -1,0 +1,1 @@
+"""The DAG as data, the harness around a stage, and gates."""

@@ -1,0 +1,1 @@
+"""The retoucher: chooses photographic edits step by step."""

@@ -1,0 +1,1 @@
+"""The material: sliders, rendering, recipes, faults and the measures of a photograph."""

@@ -1,0 +1,1 @@
+"""Baselines, benchmark, robustness and the report."""

@@ -1,0 +1,1 @@
+"""The juror, the environment, the policy and their training."""

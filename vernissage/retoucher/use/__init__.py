@@ -1,0 +1,1 @@
+"""What the command line, the gallery and model servers call."""
