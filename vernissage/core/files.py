@@ -8,12 +8,14 @@ import os
 import secrets
 import shutil
 import unicodedata
-from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vernissage.core.errors import CorruptArtifact, MissingArtifact, NotEnoughDisk
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _HASH_BLOCK = 1 << 20
 _MAX_NAME_BYTES = 120
@@ -71,7 +73,7 @@ def atomic_write_bytes(path: Path | str, data: bytes) -> None:
 
 
 def atomic_write_text(path: Path | str, text: str) -> None:
-    """Write `text` as UTF-8 with `\\n` line ends, atomically."""
+    """Write `text` as UTF-8 with its line ends as they are, atomically."""
     atomic_write_bytes(path, text.encode("utf-8"))
 
 
@@ -101,15 +103,17 @@ def read_json(path: Path | str) -> Any:
     except (FileNotFoundError, IsADirectoryError) as error:
         raise MissingArtifact(f"{path}: no such file; run the stage that makes it, or `dvc pull`") from error
     except (ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
-        raise CorruptArtifact(f"{path}: not readable as JSON ({error}); run its stage again or `dvc checkout`") from error
+        raise CorruptArtifact(
+            f"{path}: not readable as JSON ({error}); run its stage again or `dvc checkout`"
+        ) from error
 
 
 @contextmanager
 def fresh_folder(path: Path | str) -> Iterator[Path]:
     """Yield an empty folder beside `path`; it takes the place of `path` on success and vanishes on failure.
 
-    On failure the old folder stays as it was. Between the two renames of the swap there is a moment in which `path` is not there
-    (POSIX cannot exchange folders portably); nobody ever sees a mixture.
+    On failure the old folder stays as it was. Between the two renames of the swap there is a moment in which `path`
+    is not there (POSIX cannot exchange folders portably); nobody ever sees a mixture.
 
     Raises:
         NotADirectoryError: `path` is a file.

@@ -1,0 +1,562 @@
+"""The typed registry of params.yaml: every value with its meaning, unit, bounds and the stages that read it.
+
+To add a value, add a `knob` to its section here and a line to params.yaml; loading, checking, messages and the table of
+`vernissage params` follow from that. To add a system, add one section each to `Train`, `Benchmark` and `Robustness`.
+Fields have no defaults: params.yaml is the only place with values.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+from pydantic import Field, model_validator
+
+from vernissage.core.errors import BadParams
+from vernissage.core.typed_yaml import (
+    LIST_AS_TUPLE,
+    ParamRow,
+    Real,
+    Section,
+    build,
+    describe_section,
+    format_override,
+    knob,
+    parse_override,
+    read_tree,
+    suggestion,
+    with_overrides,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = [
+    "Annotate",
+    "Benchmark",
+    "Degrade",
+    "Juror",
+    "ParamRow",
+    "Params",
+    "Photos",
+    "Resize",
+    "RetoucherBenchmark",
+    "RetoucherRobustness",
+    "RetoucherTrain",
+    "Robustness",
+    "Train",
+    "describe",
+    "load_params",
+    "parse_override",
+    "profile_overrides",
+]
+
+PARAMS_FILE = Path("params.yaml")
+
+Share = Annotated[Real, Field(gt=0, le=1)]
+ShareInterval = Annotated[tuple[Share, Share], LIST_AS_TUPLE]
+
+
+class Photos(Section):
+    """Which photos come in, and which are turned away."""
+
+    sample_crops: int = knob(
+        "Crops cut from each built-in sample photo when you have no photos of your own; more give more variety.",
+        stages="collect",
+        unit="crops per photo",
+        ge=1,
+        le=10_000,
+    )
+    sample_crop_share: ShareInterval = knob(
+        "Smallest and largest side of such a crop; smaller crops differ more from each other but show less.",
+        stages="collect",
+        unit="share of the side",
+    )
+    max_pixels: int = knob(
+        "A photo whose header promises more pixels is rejected before it is decoded; raise it for panoramas and scans.",
+        stages=("collect", "resize"),
+        unit="px",
+        ge=1,
+        le=10_000_000_000,
+    )
+    max_reject_fraction: Real = knob(
+        "Largest share of rejected photos with which the pipeline goes on; lower it to hear earlier of broken files.",
+        stages="resize",
+        unit="share of photos",
+        ge=0,
+        le=1,
+    )
+
+    @model_validator(mode="after")
+    def _crop_share_is_ordered(self) -> Self:
+        _ordered("sample_crop_share", self.sample_crop_share)
+        return self
+
+
+class Resize(Section):
+    """The one size at which photos are studied."""
+
+    long_edge: int = knob(
+        "Longer side of every photo in the dataset; larger keeps more detail and makes every later stage slower.",
+        stages="resize",
+        unit="px",
+        ge=16,
+        le=16_384,
+    )
+    min_edge: int = knob(
+        "A photo whose shorter side is below this is rejected, because it carries too little to judge.",
+        stages="resize",
+        unit="px",
+        ge=1,
+        le=16_384,
+    )
+
+    @model_validator(mode="after")
+    def _edges_are_ordered(self) -> Self:
+        _at_most("min_edge", self.min_edge, "long_edge", self.long_edge)
+        return self
+
+
+class Annotate(Section):
+    """How photos are grouped and split."""
+
+    phash_distance: int = knob(
+        "Photos whose perceptual hashes differ in at most this many of 64 bits form one group and stay in one split.",
+        stages="annotate",
+        unit="bits",
+        ge=0,
+        le=64,
+    )
+    val_share: Real = knob(
+        "Share of the photos, by group, that chooses the best training step; nothing is learned from it.",
+        stages="annotate",
+        unit="share of photos",
+        gt=0,
+        lt=1,
+    )
+    test_share: Real = knob(
+        "Share of the photos, by group, that only the benchmark sees; more photos make its intervals narrower.",
+        stages="annotate",
+        unit="share of photos",
+        gt=0,
+        lt=1,
+    )
+
+    @model_validator(mode="after")
+    def _something_is_left_to_learn_from(self) -> Self:
+        total = self.val_share + self.test_share
+        if total >= 1:
+            raise ValueError(
+                f"val_share + test_share = {total:g}: expected a sum below 1, training sees only the rest; lower one"
+            )
+        return self
+
+
+class Degrade(Section):
+    """How faulty copies of the photos are made."""
+
+    draws: int = knob(
+        "Faulty copies of each photo; more copies show more faults and take more time and disk.",
+        stages="degrade-split",
+        unit="pairs per photo",
+        ge=1,
+        le=1_000,
+    )
+    faults_min: int = knob(
+        "Fewest faults in a faulty copy; raise it to study only badly spoilt photos.",
+        stages="degrade-split",
+        unit="faults",
+        ge=1,
+        le=32,
+    )
+    faults_max: int = knob(
+        "Most faults in a faulty copy; more make repair harder and less exact.",
+        stages="degrade-split",
+        unit="faults",
+        ge=1,
+        le=32,
+    )
+    clean_share: Real = knob(
+        "Share of copies without any fault, from which the retoucher learns to leave a good photo alone.",
+        stages="degrade-split",
+        unit="share of pairs",
+        ge=0,
+        lt=1,
+    )
+    writers: int = knob(
+        "Threads that write the pictures; it changes the speed and never the result.",
+        stages="degrade-split",
+        unit="threads",
+        ge=1,
+        le=256,
+    )
+
+    @model_validator(mode="after")
+    def _faults_are_ordered(self) -> Self:
+        _at_most("faults_min", self.faults_min, "faults_max", self.faults_max)
+        return self
+
+
+class Juror(Section):
+    """The default juror: an ensemble that learns which of two versions of a photo is the better one."""
+
+    size: int = knob(
+        "Side of the square at which the juror looks at a photo; larger sees finer faults and is slower.",
+        stages=("juror", "juror-score"),
+        unit="px",
+        ge=16,
+        le=1_024,
+    )
+    members: int = knob(
+        "Networks in the ensemble; their disagreement is the score's spread, so two is the least that has one.",
+        stages=("juror", "juror-score"),
+        unit="networks",
+        ge=1,
+        le=64,
+    )
+    width: int = knob(
+        "Channels of the first layer; more can tell finer differences and need more photos and time.",
+        stages="juror",
+        unit="channels",
+        ge=4,
+        le=1_024,
+    )
+    pool: int = knob(
+        "Comparisons that are drawn for training; more help until the photos themselves run out of variety.",
+        stages="juror",
+        unit="pairs",
+        ge=1,
+        le=100_000_000,
+    )
+    epochs: int = knob(
+        "Times that training goes through the pool; more fit it more closely.",
+        stages="juror",
+        unit="epochs",
+        ge=1,
+        le=100_000,
+    )
+    batch: int = knob(
+        "Comparisons per step; larger is steadier and needs more memory.",
+        stages="juror",
+        unit="pairs",
+        ge=1,
+        le=65_536,
+    )
+    lr_scale: Real = knob(
+        "The juror's learning rate as a multiple of `lr`; lower it when its loss jumps about.",
+        stages="juror",
+        unit="x lr",
+        gt=0,
+        le=10_000,
+    )
+    original_score: Real = knob(
+        "Score of a typical untouched photo, which fixes the scale; it leaves room above for better ones.",
+        stages="juror",
+        unit="points of 10",
+        gt=0,
+        lt=10,
+    )
+
+
+class RetoucherTrain(Section):
+    """How the retoucher learns: first a planner by example, then by trial and reward (PPO)."""
+
+    lr_scale: Real = knob(
+        "The retoucher's learning rate as a multiple of `lr`; lower it when its reward jumps about.",
+        stages="train@retoucher",
+        unit="x lr",
+        gt=0,
+        le=10_000,
+    )
+    view: int = knob(
+        "Side of the square at which the retoucher looks at a photo; larger sees finer faults and is slower.",
+        stages="train@retoucher",
+        unit="px",
+        ge=16,
+        le=1_024,
+    )
+    horizon: int = knob(
+        "Most edits in one episode; more allow finer work on badly spoilt photos and make episodes longer.",
+        stages="train@retoucher",
+        unit="edits",
+        ge=1,
+        le=256,
+    )
+    slots: int = knob(
+        "Photos that are edited side by side; more use the processor better and need more memory.",
+        stages="train@retoucher",
+        unit="photos",
+        ge=1,
+        le=65_536,
+    )
+    planner_images: int = knob(
+        "Faulty pictures that the planner is shown before trial and reward begin; 0 starts without a planner.",
+        stages="train@retoucher",
+        unit="pictures",
+        ge=0,
+        le=10**12,
+    )
+    ppo_steps: int = knob(
+        "Edits that are tried in all while learning by reward; 0 stops after the planner, more take longer.",
+        stages="train@retoucher",
+        unit="edits",
+        ge=0,
+        le=10**9,
+    )
+    rollout: int = knob(
+        "Edits in each slot between two updates; longer gives steadier advantages and fewer updates.",
+        stages="train@retoucher",
+        unit="edits per slot",
+        ge=1,
+        le=65_536,
+    )
+    ppo_epochs: int = knob(
+        "Times that each rollout is learned from; more squeeze out more and drift further from what was tried.",
+        stages="train@retoucher",
+        unit="epochs",
+        ge=1,
+        le=1_000,
+    )
+    batch: int = knob(
+        "Edits per gradient step; at most slots x rollout, which is all that there is between two updates.",
+        stages="train@retoucher",
+        unit="edits",
+        ge=1,
+        le=1_000_000,
+    )
+    gamma: Real = knob(
+        "Discount of later rewards; 1 counts the finished photo in full, lower prefers quick gains.",
+        stages="train@retoucher",
+        gt=0,
+        le=1,
+    )
+    clip: Real = knob(
+        "How far one update may move the odds of an edit (PPO's epsilon); lower is slower and safer.",
+        stages="train@retoucher",
+        gt=0,
+        lt=1,
+    )
+    entropy: Real = knob(
+        "Reward for staying undecided; higher explores longer, too high never settles.",
+        stages="train@retoucher",
+        ge=0,
+        le=10,
+    )
+    step_cost: Real = knob(
+        "Price of each edit in reward; higher teaches shorter recipes.",
+        stages="train@retoucher",
+        unit="reward",
+        ge=0,
+        le=10,
+    )
+    juror_share: Real = knob(
+        "Share of the juror's score in the reward, the rest is closeness to the original; 0 leaves taste out.",
+        stages="train@retoucher",
+        unit="share of reward",
+        ge=0,
+        le=1,
+    )
+    validate_every: int = knob(
+        "Updates between two looks at the validation photos, from which the best weights are kept.",
+        stages="train@retoucher",
+        unit="updates",
+        ge=1,
+        le=1_000_000,
+    )
+
+    @model_validator(mode="after")
+    def _batch_fits_the_rollout(self) -> Self:
+        _at_most("batch", self.batch, "slots x rollout", self.slots * self.rollout)
+        return self
+
+
+class Train(Section):
+    """Training, one section per system."""
+
+    retoucher: RetoucherTrain
+
+
+class RetoucherBenchmark(Section):
+    """How the retoucher is compared with its baselines."""
+
+    bootstrap: int = knob(
+        "Resamplings behind each confidence interval; fewer are quicker and make its ends less certain.",
+        stages="benchmark@retoucher",
+        unit="resamplings",
+        ge=10,
+        le=10_000_000,
+    )
+    worse_margin: Real = knob(
+        "A photo counts as made worse when its distance to the original grows by more than this.",
+        stages="benchmark@retoucher",
+        unit="ΔE00",
+        ge=0,
+        le=100,
+    )
+    contact_rows: int = knob(
+        "Photos on the contact sheet; more show more of good and bad cases.",
+        stages="benchmark@retoucher",
+        unit="photos",
+        ge=0,
+        le=1_000,
+    )
+
+
+class Benchmark(Section):
+    """Benchmarks, one section per system."""
+
+    retoucher: RetoucherBenchmark
+
+
+class RetoucherRobustness(Section):
+    """How the retoucher is put to the test with awkward input."""
+
+    photos: int = knob(
+        "Test photos that each case is tried on; more find rarer failures and take longer.",
+        stages="robustness@retoucher",
+        unit="photos",
+        ge=1,
+        le=1_000_000,
+    )
+
+
+class Robustness(Section):
+    """Robustness suites, one section per system."""
+
+    retoucher: RetoucherRobustness
+
+
+class Params(Section):
+    """All of params.yaml."""
+
+    seed: int = knob(
+        "Where all randomness starts; change it to see how much of a result was luck.",
+        stages=("collect", "annotate", "juror", "degrade-split", "train", "benchmark", "robustness"),
+        ge=0,
+        le=2**63 - 1,
+    )
+    lr: Real = knob(
+        "Base learning rate of everything that learns, multiplied by each `lr_scale`; one key slows them all.",
+        stages=("juror", "train"),
+        gt=0,
+        le=1,
+    )
+    systems: dict[str, str] = knob(
+        "The agents that the pipeline makes, each under its own name; take one out and its stages are gone.",
+        stages=("validate", "train", "benchmark", "robustness", "report"),
+    )
+    photos: Photos
+    resize: Resize
+    annotate: Annotate
+    degrade: Degrade
+    juror: Juror
+    train: Train
+    benchmark: Benchmark
+    robustness: Robustness
+    profiles: dict[str, dict[str, Any]] = knob(
+        "Named sets of overrides, `name: {dotted.key: value}`, for another machine or purpose; chosen by --profile.",
+    )
+
+    @model_validator(mode="after")
+    def _systems_have_their_sections(self) -> Self:
+        for key, name in self.systems.items():
+            if key != name:
+                raise ValueError(f"systems.{key} = {name!r}: expected the same name on both sides, {key}: {key}")
+            for section in (Train, Benchmark, Robustness):
+                if name not in section.model_fields:
+                    known = suggestion(name, list(section.model_fields))
+                    raise ValueError(
+                        f"systems.{name}: no such system, {section.__name__.lower()}.{name} is unknown{known}"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _pictures_are_looked_at_within_their_size(self) -> Self:
+        _at_most("juror.size", self.juror.size, "resize.long_edge", self.resize.long_edge)
+        _at_most("train.retoucher.view", self.train.retoucher.view, "resize.long_edge", self.resize.long_edge)
+        return self
+
+
+def load_params(path: Path = PARAMS_FILE, *, overrides: Sequence[str] = (), profile: str | None = None) -> Params:
+    """Return params.yaml, typed and checked.
+
+    Args:
+        path: The YAML 1.2 file.
+        overrides: `key=value` as `dvc exp run -S` takes them; they win over the profile.
+        profile: A name from the file's `profiles`; its values win over the file's own.
+
+    Raises:
+        BadParams: Something is missing, unknown, of a wrong type, out of bounds or at odds with another value, in the
+            file, in any of its profiles or in `overrides`. One line per problem.
+    """
+    tree = read_tree(Path(path))
+    base = build(Params, tree, source=str(path))
+    _check_profiles(tree, base.profiles, str(path))
+    changes: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    if profile is not None:
+        chosen = _profile(base.profiles, profile, str(path))
+        changes |= chosen
+        origins |= dict.fromkeys(chosen, f"{path}: profile {profile}")
+    for text in overrides:
+        key, value = parse_override(text)
+        if key.partition(".")[0] == "profiles":
+            raise BadParams(f"override {text!r}: profiles are sets of overrides themselves; change them in {path}")
+        changes[key] = value
+        origins[key] = "override"
+    if not changes:
+        return base
+    return build(Params, with_overrides(tree, changes, "override"), source=str(path), origins=origins)
+
+
+def describe(params: Params) -> list[ParamRow]:
+    """Return one row per value, in file order, as `vernissage params` prints them."""
+    return describe_section(params)
+
+
+def profile_overrides(params_path: Path, name: str) -> list[str]:
+    """Return a profile as `key=value` texts, ready for `dvc exp run -S` and for `load_params(overrides=...)`.
+
+    Raises:
+        BadParams: The file is not valid, or has no profile of that name.
+    """
+    profiles = load_params(params_path).profiles
+    return [format_override(key, value) for key, value in _profile(profiles, name, str(params_path)).items()]
+
+
+def _profile(profiles: Mapping[str, dict[str, Any]], name: str, source: str) -> dict[str, Any]:
+    if name not in profiles:
+        near = suggestion(name, list(profiles))
+        raise BadParams(
+            f"{source}: profile {name!r} is unknown, expected one of {', '.join(profiles) or '(none)'}{near}"
+        )
+    return profiles[name]
+
+
+def _check_profiles(tree: Mapping[str, Any], profiles: Mapping[str, dict[str, Any]], source: str) -> None:
+    problems = [text for name in profiles if (text := _profile_problem(tree, name, profiles[name], source))]
+    if problems:
+        raise BadParams("\n".join(problems))
+
+
+def _profile_problem(tree: Mapping[str, Any], name: str, changes: dict[str, Any], source: str) -> str:
+    where = f"{source}: profiles.{name}"
+    if any(key.partition(".")[0] == "profiles" for key in changes):
+        return f"{where}: a profile cannot change profiles, only values"
+    try:
+        build(Params, with_overrides(tree, changes, where), source=where)
+    except BadParams as error:
+        return str(error)
+    return ""
+
+
+def _at_most(low_name: str, low: float, high_name: str, high: float) -> None:
+    if low > high:
+        raise ValueError(
+            f"{low_name} = {low:g} is above {high_name} = {high:g}: expected at most that; change one of them"
+        )
+
+
+def _ordered(name: str, ends: tuple[float, float]) -> None:
+    if ends[0] > ends[1]:
+        raise ValueError(f"{name} = [{ends[0]:g}, {ends[1]:g}]: expected the smaller number first")
