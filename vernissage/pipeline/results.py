@@ -1,0 +1,183 @@
+"""The numbers of `metrics/<system>.json` as a table for people: ours, then the baselines from the strongest down."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+_ABSENT = "–"
+
+
+@dataclass(frozen=True)
+class Column:
+    """How one metric is shown.
+
+    Attributes:
+        key: Its name in the metrics file.
+        title: What stands above it, with the unit and an arrow to the better side.
+        better: 1 when more is better, -1 when less is, 0 when neither.
+        digits: Digits after the point.
+        percent: Whether the value is a share to be shown in percent.
+    """
+
+    key: str
+    title: str
+    better: int = 0
+    digits: int = 2
+    percent: bool = False
+
+
+# The field's usual order and writing; a metric that is not listed follows with its plain name.
+COLUMNS = (
+    Column("psnr", "PSNR [dB] ↑", 1),
+    Column("delta_e", "ΔE00 ↓", -1),
+    Column("ssim", "SSIM ↑", 1, digits=3),
+    Column("improved", "improved ↑", 1, digits=0, percent=True),
+    Column("unchanged", "unchanged", 0, digits=0, percent=True),
+    Column("worsened", "worsened ↓", -1, digits=0, percent=True),
+    Column("juror_gain", "juror gain ↑", 1),
+    Column("clean_delta_e", "clean ΔE00 ↓", -1),
+    Column("steps", "steps", 0, digits=1),
+)
+
+
+def results_table(metrics: Mapping[str, Any]) -> Table:
+    """Return the metrics of one system as a table; what a row does not have is shown as –."""
+    columns = _columns(metrics)
+    table = Table(
+        title=_title(metrics), title_justify="left", caption="\n".join(_notes(metrics)), caption_justify="left"
+    )
+    table.box = box.SIMPLE_HEAD
+    table.add_column("method", overflow="fold")
+    for column in columns:
+        table.add_column(column.title, justify="right", no_wrap=True)
+    own, others = _ordered_methods(metrics, columns)
+    for method in [*own, *others]:
+        cells = [_cell(metrics["rows"][method].get(column.key), column) for column in columns]
+        table.add_row(
+            method, *cells, style="bold" if method in own else None, end_section=bool(own) and method == own[-1]
+        )
+    return table
+
+
+def results_text(metrics: Mapping[str, Any]) -> str:
+    """Return the same as plain lines for a log: no colours, no frames, one line per method."""
+    columns = _columns(metrics)
+    own, others = _ordered_methods(metrics, columns)
+    cells_of = {
+        method: [_cell(metrics["rows"][method].get(column.key), column) for column in columns]
+        for method in own + others
+    }
+    rows = [
+        ["method", *(column.title for column in columns)],
+        *([method, *cells] for method, cells in cells_of.items()),
+    ]
+    widths = [max(len(row[place]) for row in rows) for place in range(len(columns) + 1)]
+    lines = [_title(metrics)]
+    for row in rows:
+        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join([*lines, *_notes(metrics)])
+
+
+def strongest_baseline(metrics: Mapping[str, Any]) -> str | None:
+    """Return the baseline with the best value of the leading metric; None when there is none to compare."""
+    columns = _columns(metrics)
+    _, others = _ordered_methods(metrics, columns)
+    leading = _leading(metrics, columns)
+    return others[0] if others and leading and _mean(metrics["rows"][others[0]].get(leading.key)) is not None else None
+
+
+def _title(metrics: Mapping[str, Any]) -> str:
+    return f"{metrics.get('system', 'results')} on the test split"
+
+
+def _columns(metrics: Mapping[str, Any]) -> list[Column]:
+    rows = _rows(metrics)
+    present = list(dict.fromkeys(key for row in rows.values() for key in row))
+    known = [column for column in COLUMNS if column.key in present]
+    listed = {column.key for column in known}
+    return known + [Column(key, key.replace("_", " ")) for key in present if key not in listed]
+
+
+def _rows(metrics: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+    rows = metrics.get("rows") or {}
+    return {method: row for method, row in rows.items() if isinstance(row, Mapping)}
+
+
+def _leading(metrics: Mapping[str, Any], columns: Sequence[Column]) -> Column | None:
+    wanted = metrics.get("primary")
+    directed = [column for column in columns if column.better]
+    return next((column for column in directed if column.key == wanted), directed[0] if directed else None)
+
+
+def _ordered_methods(metrics: Mapping[str, Any], columns: Sequence[Column]) -> tuple[list[str], list[str]]:
+    rows, system = _rows(metrics), metrics.get("system")
+    leading = _leading(metrics, columns)
+
+    def strength(method: str) -> float:
+        value = _mean(rows[method].get(leading.key)) if leading else None
+        return -math.inf if value is None or leading is None else value * leading.better
+
+    # Sorting is stable: equally strong methods stay in the file's order.
+    own = [method for method in rows if method == system]
+    return own, sorted((method for method in rows if method != system), key=strength, reverse=True)
+
+
+def _mean(value: Any) -> float | None:
+    if isinstance(value, Mapping):
+        value = value.get("mean")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def _cell(value: Any, column: Column) -> str:
+    mean = _mean(value)
+    if mean is None:
+        return value if isinstance(value, str) else _ABSENT
+    shown = _number(mean, column)
+    if not isinstance(value, Mapping):
+        return shown
+    low, high = _mean(value.get("low")), _mean(value.get("high"))
+    if low is None or high is None:
+        return shown
+    return f"{shown} [{_number(low, column, unit=False)}, {_number(high, column, unit=False)}]"
+
+
+def _number(value: float, column: Column, *, unit: bool = True) -> str:
+    if column.percent:
+        return f"{100 * value:.{column.digits}f}{' %' if unit else ''}"
+    return f"{value:.{column.digits}f}"
+
+
+def _notes(metrics: Mapping[str, Any]) -> list[str]:
+    notes = []
+    if (best := strongest_baseline(metrics)) is not None and metrics.get("system") in _rows(metrics):
+        notes.append(f"strongest baseline: {best}")
+    if any(isinstance(value, Mapping) and "low" in value for row in _rows(metrics).values() for value in row.values()):
+        notes.append("[low, high]: bootstrap interval of the mean")
+    cases = metrics.get("robustness")
+    if isinstance(cases, Mapping) and "cases" in cases:
+        notes.append(f"robustness: {cases.get('passed', _ABSENT)} of {cases['cases']} cases passed")
+    for section in ("headline", "juror"):
+        values = metrics.get(section)
+        if isinstance(values, Mapping) and values:
+            notes.append(f"{section}: " + ", ".join(_named(key, value) for key, value in values.items()))
+    return notes
+
+
+def _named(key: str, value: Any) -> str:
+    words = key.replace("_", " ")
+    mean = _mean(value)
+    if mean is not None:
+        return f"{words} {mean:.4g}"
+    if isinstance(value, Mapping):
+        inner = ", ".join(_named(name, item) for name, item in value.items())
+        return f"{words} ({inner})" if inner else words
+    return f"{words} {_ABSENT if value is None else value}"
