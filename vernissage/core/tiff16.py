@@ -1,0 +1,166 @@
+"""Reads and writes TIFF files with 16 bits or more per channel, of which Pillow keeps only 8 where there is colour.
+
+Source: TIFF revision 6.0; DNG specification 1.7 (tag 50706).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tifffile
+
+from vernissage.core.errors import RejectedImage
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+_TAG_NEW_SUBFILE_TYPE, _TAG_ORIENTATION, _TAG_DNG_VERSION = 254, 274, 50706
+_UNSIGNED, _FLOAT = 1, 3
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
+_ASSOCIATED_ALPHA = 1
+_TEXT_TAGS = {"ImageDescription": 270, "Make": 271, "Model": 272, "DateTime": 306, "Artist": 315, "Copyright": 33432}
+
+
+@dataclass(frozen=True)
+class DeepTiff:
+    """A TIFF of more than 8 bits per channel.
+
+    Attributes:
+        colour: (H, W, 1 or 3) float32 in [0, 1], as stored: not turned upright, not converted to sRGB.
+        alpha: (H, W) float32 in [0, 1], or None.
+        icc: Its colour profile, or None.
+        orientation: EXIF orientation, 1 to 8.
+        pages: Pages in the file.
+        notes: What was done to the values.
+    """
+
+    colour: NDArray[np.float32]
+    alpha: NDArray[np.float32] | None
+    icc: bytes | None
+    orientation: int
+    pages: int
+    notes: tuple[str, ...]
+
+
+def read(path: Path, max_pixels: int) -> DeepTiff | None:
+    """Return the first page of a TIFF of 16 bits or more; None where it is shallower and Pillow loses nothing.
+
+    Raises:
+        RejectedImage: Too large, truncated, a camera's raw file, or stored in a way that is not read here.
+    """
+    with tifffile.TiffFile(path) as file:
+        page = file.pages[0]
+        width, height = int(page.imagewidth), int(page.imagelength)
+        check_size(width, height, max_pixels)
+        if page.tags.get(_TAG_DNG_VERSION) is not None or _is_thumbnail(page):
+            raise RejectedImage("a camera's raw file: develop it to TIFF, PNG or JPEG first")
+        if max(np.atleast_1d(page.bitspersample)) <= 8:
+            return None
+        _check_complete(page, file.filehandle.size)
+        if page.photometric not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB) or not _decodable(page):
+            return None
+        samples, notes = _as_unit(page.asarray(), int(page.sampleformat), page.photometric == _WHITE_IS_ZERO)
+        if page.planarconfig == 2 and page.samplesperpixel > 1:
+            samples = np.moveaxis(samples, 0, -1)
+        samples = samples.reshape(height, width, -1)
+        colours = 3 if page.photometric == _RGB else 1
+        colour, alpha = samples[..., :colours], None
+        if samples.shape[-1] > colours and page.extrasamples:
+            alpha = np.ascontiguousarray(samples[..., colours])
+            if page.extrasamples[0] == _ASSOCIATED_ALPHA:
+                colour = np.clip(colour / np.maximum(alpha, 1e-6)[..., None], 0.0, 1.0)
+        tag = page.tags.get(_TAG_ORIENTATION)
+        return DeepTiff(
+            colour=np.ascontiguousarray(colour, np.float32),
+            alpha=alpha,
+            icc=page.iccprofile,
+            orientation=int(tag.value) if tag is not None and tag.value in range(1, 9) else 1,
+            pages=len(file.pages),
+            notes=notes,
+        )
+
+
+def write(path: Path, samples: NDArray[np.uint16], *, icc: bytes | None, texts: dict[str, str]) -> None:
+    """Write (H, W, 3 or 4) uint16 RGB or RGB with alpha, losslessly packed.
+
+    Args:
+        path: Where to.
+        samples: The picture.
+        icc: Colour profile to embed.
+        texts: `ImageDescription`, `Make`, `Model`, `DateTime`, `Artist`, `Copyright`; others are left out.
+    """
+    tags = [(_TEXT_TAGS[name], "s", 0, text, True) for name, text in texts.items() if name in _TEXT_TAGS]
+    tifffile.imwrite(
+        path,
+        samples,
+        photometric="rgb",
+        compression="zlib",
+        predictor=True,
+        extrasamples=["unassalpha"] if samples.shape[-1] == 4 else None,
+        iccprofile=icc,
+        extratags=tags,
+        metadata=None,
+        software=False,
+    )
+
+
+def check_size(width: int, height: int, max_pixels: int) -> None:
+    """Check what a header promises before anything is decoded.
+
+    Raises:
+        RejectedImage: No pixels, or more than `max_pixels`.
+    """
+    if width < 1 or height < 1:
+        raise RejectedImage(f"no pixels: the header says {width} x {height}")
+    if width * height > max_pixels:
+        raise RejectedImage(
+            f"too large: the header says {width} x {height}, {width * height:,} pixels; at most {max_pixels:,} pass"
+        )
+
+
+def _is_thumbnail(page: Any) -> bool:
+    # Raw formats built on TIFF keep a small preview in front; taking that for the photo would be a silent loss.
+    tag = page.tags.get(_TAG_NEW_SUBFILE_TYPE)
+    return tag is not None and bool(int(tag.value) & 1)
+
+
+def _check_complete(page: Any, file_size: int) -> None:
+    ends = (offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False))
+    if max(ends, default=0) > file_size:
+        raise RejectedImage("truncated TIFF: it promises more data than the file has")
+
+
+def _decodable(page: Any) -> bool:
+    try:
+        tifffile.TIFF.DECOMPRESSORS[page.compression]
+    except (KeyError, ImportError):
+        return False
+    return True
+
+
+def _as_unit(samples: NDArray[Any], sample_format: int, inverted: bool) -> tuple[NDArray[np.float32], tuple[str, ...]]:
+    if sample_format == _UNSIGNED and samples.dtype.kind == "u":
+        unit = (samples / np.float64(np.iinfo(samples.dtype).max)).astype(np.float32)
+        notes: tuple[str, ...] = (f"{8 * samples.dtype.itemsize}-bit",)
+    elif sample_format == _FLOAT and samples.dtype.kind == "f":
+        unit, notes = _clip_floats(samples)
+    else:
+        raise RejectedImage(f"TIFF with {samples.dtype} samples: expected unsigned whole numbers or floats")
+    return (1 - unit if inverted else unit), notes
+
+
+def _clip_floats(samples: NDArray[Any]) -> tuple[NDArray[np.float32], tuple[str, ...]]:
+    if not np.isfinite(samples).all():
+        raise RejectedImage("float TIFF with nan or infinity among its samples")
+    low, high = float(samples.min()), float(samples.max())
+    # Some highlights above 1 are a photo; a photo mostly above 1 is in other units, and clipped it would be all white.
+    if float(np.median(samples)) > 1 or high <= 0 < -low:
+        raise RejectedImage(f"float TIFF with samples from {low:g} to {high:g}: expected 0 to 1")
+    notes = ("float",) if low >= 0 and high <= 1 else ("float", "clipped to 0..1")
+    return np.clip(samples, 0.0, 1.0).astype(np.float32), notes
