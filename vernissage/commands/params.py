@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
-from rich.table import Table
+from rich.padding import Padding
 
 from vernissage.commands.screen import screen
 from vernissage.core.errors import BadParams
@@ -16,6 +16,8 @@ from vernissage.core.params import ParamRow, describe, load_params, profile_over
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from rich.console import Console
 
 _FILE = "params.yaml"
 
@@ -32,7 +34,8 @@ def show_params(project: Path, *, overrides: Sequence[str], profile: str | None,
         text = json.dumps([asdict(row) for row in rows], indent=2, ensure_ascii=False)
         console.print(text, markup=False, soft_wrap=True)
         return
-    console.print(_table(rows, "params.yaml" + (f" with profile {profile}" if profile else "")))
+    for row in rows:
+        _print_row(console, row)
 
 
 def show_profiles(project: Path) -> None:
@@ -65,17 +68,15 @@ def profile_words(project: Path, name: str) -> str:
     return " ".join(f"-S {override}" for override in overrides)
 
 
-def _table(rows: Sequence[ParamRow], title: str) -> Table:
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    table.add_column("key", no_wrap=True)
-    table.add_column("value", overflow="fold")
-    for name in ("type", "range", "stage", "meaning"):
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        value = f"{_shown(row.value)} {row.unit}".rstrip()
-        cells = (row.key, value, row.type, row.default_range, ", ".join(row.stages), row.meaning)
-        table.add_row(*(escape(cell) for cell in cells))
-    return table
+def _print_row(console: Console, row: ParamRow) -> None:
+    # Two lines per value fit a narrow terminal, and in a file the first one can be searched as a whole.
+    value = f"{_shown(row.value)} {row.unit}".rstrip()
+    kind = " · ".join(part for part in (f"{row.type} {row.default_range}".rstrip(), ", ".join(row.stages)) if part)
+    console.print(f"[bold]{escape(row.key)}[/bold] = {escape(value)}  [dim]({escape(kind)})[/dim]", soft_wrap=True)
+    if console.is_terminal:
+        console.print(Padding(escape(row.meaning), (0, 0, 0, 4)))
+    else:
+        console.print(f"    {escape(row.meaning)}", soft_wrap=True)
 
 
 def _shown(value: Any) -> str:

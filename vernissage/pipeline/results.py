@@ -9,8 +9,10 @@ from typing import Any
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 _ABSENT = "–"
+_METHOD_WIDTH = 10
 
 
 @dataclass(frozen=True)
@@ -50,18 +52,18 @@ def results_table(metrics: Mapping[str, Any]) -> Table:
     """Return the metrics of one system as a table; what a row does not have is shown as –."""
     columns = _columns(metrics)
     table = Table(
-        title=_title(metrics), title_justify="left", caption="\n".join(_notes(metrics)), caption_justify="left"
+        title=Text(_title(metrics), style="bold"), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
     )
-    table.box = box.SIMPLE_HEAD
-    table.add_column("method", overflow="fold")
+    table.caption, table.caption_justify = Text("\n".join(_notes(metrics))), "left"
+    # Text, not str: rich would read [dB] as a style.
+    table.add_column("method", overflow="fold", min_width=_METHOD_WIDTH)
     for column in columns:
-        table.add_column(column.title, justify="right", no_wrap=True)
+        table.add_column(Text(column.title.replace(" ", "\n", 1)), justify="right", no_wrap=True, vertical="top")
     own, others = _ordered_methods(metrics, columns)
     for method in [*own, *others]:
-        cells = [_cell(metrics["rows"][method].get(column.key), column) for column in columns]
-        table.add_row(
-            method, *cells, style="bold" if method in own else None, end_section=bool(own) and method == own[-1]
-        )
+        cells = [_stacked(metrics["rows"][method].get(column.key), column) for column in columns]
+        style = "bold" if method in own else None
+        table.add_row(Text(method), *cells, style=style, end_section=bool(own) and method == own[-1])
     return table
 
 
@@ -138,16 +140,30 @@ def _mean(value: Any) -> float | None:
 
 
 def _cell(value: Any, column: Column) -> str:
+    interval = _interval(value, column, between=", ")
+    return f"{_value(value, column)} [{interval}]" if interval else _value(value, column)
+
+
+def _stacked(value: Any, column: Column) -> Text:
+    """Return a cell with the interval below the value, which keeps the table narrow enough for a terminal."""
+    interval = _interval(value, column, between="…")
+    return Text(_value(value, column)).append(f"\n{interval}" if interval else "", style="dim not bold")
+
+
+def _value(value: Any, column: Column) -> str:
     mean = _mean(value)
-    if mean is None:
-        return value if isinstance(value, str) else _ABSENT
-    shown = _number(mean, column)
+    if mean is not None:
+        return _number(mean, column)
+    return value if isinstance(value, str) else _ABSENT
+
+
+def _interval(value: Any, column: Column, *, between: str) -> str:
     if not isinstance(value, Mapping):
-        return shown
+        return ""
     low, high = _mean(value.get("low")), _mean(value.get("high"))
     if low is None or high is None:
-        return shown
-    return f"{shown} [{_number(low, column, unit=False)}, {_number(high, column, unit=False)}]"
+        return ""
+    return f"{_number(low, column, unit=False)}{between}{_number(high, column, unit=False)}"
 
 
 def _number(value: float, column: Column, *, unit: bool = True) -> str:
@@ -161,7 +177,7 @@ def _notes(metrics: Mapping[str, Any]) -> list[str]:
     if (best := strongest_baseline(metrics)) is not None and metrics.get("system") in _rows(metrics):
         notes.append(f"strongest baseline: {best}")
     if any(isinstance(value, Mapping) and "low" in value for row in _rows(metrics).values() for value in row.values()):
-        notes.append("[low, high]: bootstrap interval of the mean")
+        notes.append("the two numbers beside or below a mean: its bootstrap interval")
     cases = metrics.get("robustness")
     if isinstance(cases, Mapping) and "cases" in cases:
         notes.append(f"robustness: {cases.get('passed', _ABSENT)} of {cases['cases']} cases passed")
