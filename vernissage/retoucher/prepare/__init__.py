@@ -1,1 +1,1 @@
-"""Makes the data set: from folders of photographs to faulty and original pairs."""
+"""Makes the dataset: photos in, annotated and scored pictures and their faulty copies out."""
