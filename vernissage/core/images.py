@@ -6,8 +6,6 @@ Formats: JPEG and MPO, PNG, TIFF, WebP, GIF, BMP, PPM, JPEG 2000, AVIF; 16 bits 
 from __future__ import annotations
 
 import io
-import threading
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -17,24 +15,20 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 
 from vernissage.core import icc as icc_profiles
 from vernissage.core import png16, tiff16
+from vernissage.core.decoders import FORMATS, check_size, opened
 from vernissage.core.errors import BadInput, CorruptArtifact, MissingArtifact, RejectedImage
 from vernissage.core.files import atomic_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
 
 MAX_PIXELS = 200_000_000
 
-# Formats that Pillow knows but that start other programs (EPS), have no signature, or hold no photos are left out.
-_FORMATS = ("JPEG", "MPO", "PNG", "TIFF", "WEBP", "GIF", "BMP", "PPM", "JPEG2000", "AVIF")
-_ORIENTATION, _EXIF_POINTER, _GPS_POINTER = 0x0112, 0x8769, 0x8825
+_BITS_PER_SAMPLE, _ORIENTATION, _EXIF_POINTER, _GPS_POINTER = 0x0102, 0x0112, 0x8769, 0x8825
 # Of a TIFF's tags, those that describe the photo; the others say how that one file is laid out.
 _DESCRIPTIVE_TAGS = (270, 271, 272, 282, 283, 296, 305, 306, 315, 33432)
 _HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"mif1", b"msf1")
 _WRITABLE = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF", ".webp": "WEBP"}
-_OPEN_LOCK = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -203,31 +197,24 @@ def _read_planes(path: Path, max_pixels: int) -> _Planes:
             deep = tiff16.read(path, max_pixels)
             if deep is not None:
                 return _deep_tiff_planes(file, deep)
-        with _opened(file) as image:
-            tiff16.check_size(*image.size, max_pixels)
+        with opened(file) as image:
+            check_size(*image.size, max_pixels)
             header = png16.read_header(head)
             if header is not None and header.depth == 16:
                 return _deep_png_planes(file, image)
             return _shallow_planes(image)
 
 
-@contextmanager
-def _opened(file: IO[bytes]) -> Iterator[Image.Image]:
-    # Pillow's own limit is a global that is too low here; ours is checked by the caller before anything is decoded.
-    with _OPEN_LOCK:
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            image = Image.open(file, formats=_FORMATS)
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
-    with image:
-        yield image
-
-
 def _shallow_planes(image: Image.Image) -> _Planes:
     history = _frame_notes(image)
+    tags = getattr(image, "tag_v2", {})
+    turned = tags.get(_ORIENTATION, 1)
     image.load()
+    if max(np.atleast_1d(tags.get(_BITS_PER_SAMPLE, 8))) > 8:
+        history.append("16-bit read as 8-bit")
     exif, orientation = _exif_of(image, history)
+    if orientation == 1 and turned in range(2, 9):
+        history.append(f"exif-rotated {turned}")  # Pillow turns TIFF, and only TIFF, while decoding
     profile = image.info.get("icc_profile") or None
     alpha, opaque = _split_alpha(image)
     if opaque.mode in ("I", "F") or opaque.mode.startswith("I;16"):
@@ -267,10 +254,11 @@ def _deep_tiff_planes(file: IO[bytes], deep: tiff16.DeepTiff) -> _Planes:
     colour = _to_srgb_deep(deep.colour, deep.icc, history)
     exif = None
     try:
-        with _opened(file) as image:
+        with opened(file) as image:
             exif, _ = _exif_of(image, history)
-    except (OSError, SyntaxError, ValueError):
-        history.append("exif ignored: unreadable")  # a layout that only tifffile knows
+    except (OSError, SyntaxError, ValueError):  # a layout that only tifffile knows
+        if deep.has_exif:
+            history.append("exif ignored: unreadable")
     return _Planes(colour, _unless_opaque(deep.alpha), 16, deep.icc, deep.orientation, exif, tuple(history), "TIFF")
 
 
@@ -447,7 +435,7 @@ def _unknown_reason(path: Path) -> str:
         head = file.read(16)
     if head[4:8] == b"ftyp" and head[8:12] in _HEIC_BRANDS:
         return "HEIC is not read here: export it as JPEG, PNG or TIFF"
-    return f"not a picture, or damaged from its start on (read here: {', '.join(_FORMATS)})"
+    return f"not a picture, or damaged from its start on (read here: {', '.join(FORMATS)})"
 
 
 def _decoder_reason(error: Exception) -> str:
@@ -486,7 +474,8 @@ def _save_8_bit(
     elif kind == "WEBP":
         options |= {"quality": quality, "method": 4}
     elif kind == "TIFF":
-        options |= {"compression": "tiff_deflate"}
+        # With packing Pillow leaves the work to libtiff, which cannot write the blocks within an EXIF block.
+        options |= {"compression": "raw" if blocks["exif"] else "tiff_deflate"}
     try:
         Image.fromarray(to_uint8(picture)).save(temporary, format=kind, **options)
     except (OSError, ValueError) as error:

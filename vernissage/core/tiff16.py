@@ -11,19 +11,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tifffile
 
+from vernissage.core.decoders import check_size, unpack_tiff_segment
 from vernissage.core.errors import RejectedImage
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
-_TAG_NEW_SUBFILE_TYPE, _TAG_ORIENTATION, _TAG_DNG_VERSION = 254, 274, 50706
+_TAG_NEW_SUBFILE_TYPE, _TAG_ORIENTATION, _TAG_EXIF, _TAG_DNG_VERSION = 254, 274, 34665, 50706
 _UNSIGNED, _FLOAT = 1, 3
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
 _ASSOCIATED_ALPHA = 1
+_NO_PREDICTOR, _HORIZONTAL_PREDICTOR = 1, 2
+# LZW, PackBits and Zstandard, which tifffile leaves to a large optional library and Pillow brings along in libtiff.
+_LIBTIFF_PACKINGS = (5, 32773, 50000)
 _TEXT_TAGS = {"ImageDescription": 270, "Make": 271, "Model": 272, "DateTime": 306, "Artist": 315, "Copyright": 33432}
 
 
@@ -36,6 +41,7 @@ class DeepTiff:
         alpha: (H, W) float32 in [0, 1], or None.
         icc: Its colour profile, or None.
         orientation: EXIF orientation, 1 to 8.
+        has_exif: Whether there is an EXIF block, which this module leaves to Pillow.
         pages: Pages in the file.
         notes: What was done to the values.
     """
@@ -44,6 +50,7 @@ class DeepTiff:
     alpha: NDArray[np.float32] | None
     icc: bytes | None
     orientation: int
+    has_exif: bool
     pages: int
     notes: tuple[str, ...]
 
@@ -63,12 +70,10 @@ def read(path: Path, max_pixels: int) -> DeepTiff | None:
         if max(np.atleast_1d(page.bitspersample)) <= 8:
             return None
         _check_complete(page, file.filehandle.size)
-        if page.photometric not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB) or not _decodable(page):
+        stored = _decode(page) if page.photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB) else None
+        if stored is None:
             return None
-        samples, notes = _as_unit(page.asarray(), int(page.sampleformat), page.photometric == _WHITE_IS_ZERO)
-        if page.planarconfig == 2 and page.samplesperpixel > 1:
-            samples = np.moveaxis(samples, 0, -1)
-        samples = samples.reshape(height, width, -1)
+        samples, notes = _as_unit(stored, int(page.sampleformat), page.photometric == _WHITE_IS_ZERO)
         colours = 3 if page.photometric == _RGB else 1
         colour, alpha = samples[..., :colours], None
         if samples.shape[-1] > colours and page.extrasamples:
@@ -81,6 +86,7 @@ def read(path: Path, max_pixels: int) -> DeepTiff | None:
             alpha=alpha,
             icc=page.iccprofile,
             orientation=int(tag.value) if tag is not None and tag.value in range(1, 9) else 1,
+            has_exif=page.tags.get(_TAG_EXIF) is not None,
             pages=len(file.pages),
             notes=notes,
         )
@@ -110,20 +116,6 @@ def write(path: Path, samples: NDArray[np.uint16], *, icc: bytes | None, texts: 
     )
 
 
-def check_size(width: int, height: int, max_pixels: int) -> None:
-    """Check what a header promises before anything is decoded.
-
-    Raises:
-        RejectedImage: No pixels, or more than `max_pixels`.
-    """
-    if width < 1 or height < 1:
-        raise RejectedImage(f"no pixels: the header says {width} x {height}")
-    if width * height > max_pixels:
-        raise RejectedImage(
-            f"too large: the header says {width} x {height}, {width * height:,} pixels; at most {max_pixels:,} pass"
-        )
-
-
 def _is_thumbnail(page: Any) -> bool:
     # Raw formats built on TIFF keep a small preview in front; taking that for the photo would be a silent loss.
     tag = page.tags.get(_TAG_NEW_SUBFILE_TYPE)
@@ -136,9 +128,44 @@ def _check_complete(page: Any, file_size: int) -> None:
         raise RejectedImage("truncated TIFF: it promises more data than the file has")
 
 
-def _decodable(page: Any) -> bool:
+def _decode(page: Any) -> NDArray[Any] | None:
+    """Return (H, W, samples) as stored; None where neither tifffile nor libtiff unpacks it."""
+    height, width, planar = page.imagelength, page.imagewidth, page.planarconfig == 2 and page.samplesperpixel > 1
+    if _known_to_tifffile(page):
+        array = page.asarray()
+        array = np.moveaxis(array, 0, -1) if planar else array
+        return np.asarray(array).reshape(height, width, -1)
+    predicted = page.predictor == _HORIZONTAL_PREDICTOR
+    if page.compression not in _LIBTIFF_PACKINGS or not (predicted or page.predictor == _NO_PREDICTOR):
+        return None
+    planes, samples = (page.samplesperpixel, 1) if planar else (1, page.samplesperpixel)
+    rows, columns = (page.tilelength, page.tilewidth) if page.is_tiled else (min(page.rowsperstrip, height), width)
+    down, across = -(-height // rows), -(-width // columns)
+    picture = np.zeros((down * rows, across * columns, planes * samples), page.dtype)
+    for index, packed in enumerate(_segments(page, planes * down * across)):
+        plane, row, column = (int(part) for part in np.unravel_index(index, (planes, down, across)))
+        top, left = row * rows, column * columns
+        length = rows if page.is_tiled else min(rows, height - top)
+        raw = unpack_tiff_segment(packed, int(page.compression), length, columns * samples * page.dtype.itemsize)
+        segment = raw.view(page.dtype.newbyteorder(page.parent.byteorder)).reshape(length, columns, samples)
+        if predicted:
+            segment = np.cumsum(segment, axis=1, dtype=page.dtype)
+        picture[top : top + length, left : left + columns, plane * samples : (plane + 1) * samples] = segment
+    return picture[:height, :width]
+
+
+def _segments(page: Any, count: int) -> Iterator[bytes]:
+    if len(page.dataoffsets) != count or len(page.databytecounts) != count:
+        raise RejectedImage(f"damaged TIFF: {len(page.dataoffsets)} strips or tiles, expected {count}")
+    for offset, size in zip(page.dataoffsets, page.databytecounts, strict=True):
+        page.parent.filehandle.seek(offset)
+        yield page.parent.filehandle.read(size)
+
+
+def _known_to_tifffile(page: Any) -> bool:
     try:
         tifffile.TIFF.DECOMPRESSORS[page.compression]
+        tifffile.TIFF.UNPREDICTORS[page.predictor]
     except (KeyError, ImportError):
         return False
     return True

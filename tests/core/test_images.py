@@ -1,0 +1,751 @@
+"""Pictures in and out: known answers, round trips, and a zoo of bad files none of which may raise anything else."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import zlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageCms
+
+from vernissage.core import png16
+from vernissage.core.errors import BadInput, CorruptArtifact, MissingArtifact, RejectedImage
+from vernissage.core.images import load_rgb8, read_photo, save_png, to_uint8, write_photo
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RNG = np.random.default_rng(7)
+# D50-adapted primaries as columns, from the profiles that Adobe and Apple publish.
+ADOBE_RGB = [[0.60974, 0.20528, 0.14919], [0.31111, 0.62567, 0.06322], [0.01947, 0.06087, 0.74457]]
+DISPLAY_P3 = [[0.51512, 0.29198, 0.15710], [0.24120, 0.69225, 0.06657], [-0.00105, 0.04189, 0.78407]]
+
+
+def photo_array(height: int = 24, width: int = 36) -> np.ndarray:
+    """Smooth colours, so that JPEG changes little; all four corners differ."""
+    y, x = np.mgrid[0:height, 0:width] / max(height, width)
+    return np.stack([40 + 180 * x, 60 + 150 * y, 220 - 120 * (x + y) / 2], axis=-1).astype(np.uint8)
+
+
+def as_file(path: Path, image: Image.Image, **options: object) -> Path:
+    image.save(path, **options)
+    return path
+
+
+def reason(path: Path, **options: int) -> str:
+    with pytest.raises(RejectedImage) as caught:
+        read_photo(path, **options)
+    assert str(path) in str(caught.value)
+    return caught.value.reason
+
+
+def matrix_profile(matrix: list[list[float]], gamma: float, name: str = "Test RGB") -> bytes:
+    """An ICC v2 profile of one gamma curve and a matrix, byte by byte after ICC.1:2001-04."""
+
+    def xyz(values: list[float]) -> bytes:
+        return b"XYZ \0\0\0\0" + b"".join(struct.pack(">i", round(value * 65536)) for value in values)
+
+    columns = [[row[index] for row in matrix] for index in range(3)]
+    text = name.encode() + b"\0"
+    curve = b"curv" + bytes(4) + struct.pack(">IH", 1, round(gamma * 256)) + bytes(2)
+    tags = [
+        (b"desc", b"desc" + bytes(4) + struct.pack(">I", len(text)) + text + bytes(78)),
+        (b"wtpt", xyz([0.9642, 1.0, 0.8249])),
+        (b"cprt", b"text\0\0\0\0none\0"),
+        *((b"%cXYZ" % letter, xyz(column)) for letter, column in zip(b"rgb", columns, strict=True)),
+        *((b"%cTRC" % letter, curve) for letter in b"rgb"),
+    ]
+    return _profile(b"RGB ", tags)
+
+
+def gray_profile(gamma: float) -> bytes:
+    curve = b"curv" + bytes(4) + struct.pack(">IH", 1, round(gamma * 256)) + bytes(2)
+    return _profile(
+        b"GRAY", [(b"desc", b"desc" + bytes(4) + struct.pack(">I", 5) + b"gray\0" + bytes(78)), (b"kTRC", curve)]
+    )
+
+
+def _profile(space: bytes, tags: list[tuple[bytes, bytes]]) -> bytes:
+    table, body, offset = b"", b"", 128 + 4 + 12 * len(tags)
+    for name, data in tags:
+        padded = data + bytes(-len(data) % 4)
+        table += name + struct.pack(">II", offset, len(data))
+        body, offset = body + padded, offset + len(padded)
+    head = bytearray(128)
+    head[0:4], head[8:12] = struct.pack(">I", offset), b"\x02\x40\0\0"
+    head[12:24], head[36:40] = b"mntr" + space + b"XYZ ", b"acsp"
+    head[68:80] = struct.pack(">iii", round(0.9642 * 65536), 65536, round(0.8249 * 65536))
+    return bytes(head) + struct.pack(">I", len(tags)) + table + body
+
+
+def deep_array(channels: int, height: int = 16, width: int = 400) -> np.ndarray:
+    count = height * width * channels
+    return np.linspace(0, 65535, count).astype(np.uint16).reshape(height, width, channels)
+
+
+# --- what is read, and how it looks afterwards -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("suffix", "format_name"), [("png", "PNG"), ("tif", "TIFF"), ("bmp", "BMP"), ("ppm", "PPM")])
+def test_lossless_formats_give_their_exact_levels(tmp_path: Path, suffix: str, format_name: str) -> None:
+    array = photo_array()
+    photo = read_photo(as_file(tmp_path / f"a.{suffix}", Image.fromarray(array)))
+    assert photo.pixels.dtype == np.float32
+    assert photo.pixels.flags.c_contiguous
+    assert np.array_equal(to_uint8(photo.pixels), array)
+    assert (photo.bit_depth, photo.alpha, photo.history, photo.format) == (8, None, (), format_name)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "options"), [("jpg", {"quality": 95}), ("webp", {"quality": 95}), ("avif", {"quality": 95})]
+)
+def test_lossy_formats_come_close(tmp_path: Path, suffix: str, options: dict[str, int]) -> None:
+    array = photo_array()
+    photo = read_photo(as_file(tmp_path / f"a.{suffix}", Image.fromarray(array), **options))
+    assert np.abs(photo.pixels * 255 - array).mean() < 3
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
+def test_every_exif_orientation_is_made_upright(tmp_path: Path, orientation: int, suffix: str) -> None:
+    upright = Image.fromarray(photo_array())
+    # What a camera held that way stores: the inverse of what the viewer has to do.
+    undo = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    stored = upright.transpose(undo[orientation]) if orientation in undo else upright
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    exif[0x010F] = "Maker"
+    options = {"lossless": True} if suffix == "webp" else {}
+    photo = read_photo(as_file(tmp_path / f"a.{suffix}", stored, exif=exif, **options))
+    assert photo.pixels.shape == (24, 36, 3)
+    assert np.abs(photo.pixels * 255 - photo_array()).max() < (12 if suffix == "jpg" else 0.01)
+    assert photo.history == (() if orientation == 1 else (f"exif-rotated {orientation}",))
+    kept = Image.Exif()
+    kept.load(photo.exif)
+    assert (kept[0x0112], kept[0x010F]) == (1, "Maker")
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 255])
+def test_an_orientation_that_does_not_exist_means_upright(tmp_path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    photo = read_photo(as_file(tmp_path / "a.png", Image.fromarray(photo_array()), exif=exif))
+    assert np.array_equal(to_uint8(photo.pixels), photo_array())
+
+
+@pytest.mark.parametrize("orientation", [6, 8])
+def test_a_deep_picture_and_its_alpha_turn_together(tmp_path: Path, orientation: int) -> None:
+    samples = deep_array(4, 6, 9)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    (tmp_path / "a.png").write_bytes(png16.encode(samples, exif=exif.tobytes()))
+    photo = read_photo(tmp_path / "a.png")
+    expected = np.rot90(samples, k=-1 if orientation == 6 else 1)
+    assert np.array_equal(np.rint(photo.pixels * 65535), expected[..., :3])
+    assert photo.alpha is not None
+    assert np.array_equal(np.rint(photo.alpha * 65535), expected[..., 3])
+
+
+def test_palette_with_transparency(tmp_path: Path) -> None:
+    image = Image.new("P", (4, 2))
+    image.putpalette([255, 0, 0, 0, 0, 255])
+    image.putdata([0, 1, 0, 1, 1, 1, 1, 1])
+    photo = read_photo(as_file(tmp_path / "a.png", image, transparency=0))
+    assert photo.history == ("palette->rgb",)
+    assert photo.alpha is not None
+    assert photo.alpha.tolist() == [[0, 1, 0, 1], [1, 1, 1, 1]]
+    assert photo.pixels[1, 0].tolist() == [0, 0, 1]
+    assert photo.pixels[0, 0].tolist() == [1, 0, 0]
+
+
+def test_gray_with_alpha(tmp_path: Path) -> None:
+    array = np.array([[[10, 0], [20, 255]]], np.uint8)
+    photo = read_photo(as_file(tmp_path / "a.png", Image.fromarray(array, "LA")))
+    assert photo.history == ("gray->rgb",)
+    assert to_uint8(photo.pixels).tolist() == [[[10] * 3, [20] * 3]]
+    assert photo.alpha is not None
+    assert photo.alpha.tolist() == [[0, 1]]
+
+
+def test_colour_under_full_transparency_is_kept(tmp_path: Path) -> None:
+    array = np.array([[[10, 20, 30, 0], [40, 50, 60, 128]]], np.uint8)
+    photo = read_photo(as_file(tmp_path / "a.png", Image.fromarray(array)))
+    assert np.array_equal(to_uint8(photo.pixels), array[..., :3])
+    assert photo.alpha is not None
+    assert np.array_equal(to_uint8(photo.alpha), array[..., 3])
+
+
+def test_one_bit_and_one_pixel(tmp_path: Path) -> None:
+    assert read_photo(as_file(tmp_path / "a.png", Image.new("1", (1, 1), 1))).pixels.tolist() == [[[1, 1, 1]]]
+    assert read_photo(as_file(tmp_path / "b.jpg", Image.new("RGB", (1, 1)))).pixels.shape == (1, 1, 3)
+
+
+def test_names_of_all_alphabets_and_a_wrong_suffix(tmp_path: Path) -> None:
+    path = tmp_path / "Äpfel 写真 🌳.png"
+    Image.fromarray(photo_array()).save(path, format="JPEG")
+    assert read_photo(path).format == "JPEG"
+
+
+# --- 16 bits -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_16_bit_png_keeps_every_level(tmp_path: Path, channels: int) -> None:
+    samples = deep_array(channels)
+    (tmp_path / "a.png").write_bytes(png16.encode(samples))
+    photo = read_photo(tmp_path / "a.png")
+    colours = 1 if channels < 3 else 3
+    assert photo.bit_depth == 16
+    assert "16-bit" in photo.history
+    assert ("gray->rgb" in photo.history) == (colours == 1)
+    assert np.array_equal(np.rint(photo.pixels * 65535)[..., :colours], samples[..., :colours])
+    assert len(np.unique(photo.pixels)) == len(np.unique(samples[..., :colours])) > 5000
+    if channels in (2, 4):
+        assert photo.alpha is not None
+        assert np.array_equal(np.rint(photo.alpha * 65535), samples[..., -1])
+
+
+def test_16_bit_gray_png_of_another_writer(tmp_path: Path) -> None:
+    samples = deep_array(1, 8, 50)[..., 0]
+    photo = read_photo(as_file(tmp_path / "a.png", Image.fromarray(samples)))
+    assert np.array_equal(np.rint(photo.pixels[..., 2] * 65535), samples)
+    assert photo.history == ("16-bit", "gray->rgb")
+
+
+def test_16_bit_png_with_a_transparent_colour(tmp_path: Path) -> None:
+    samples = deep_array(3, 2, 5)
+    data = png16.encode(samples)
+    key = png16._chunk(b"tRNS", samples[1, 2].astype(">u2").tobytes())
+    (tmp_path / "a.png").write_bytes(data[:33] + key + data[33:])
+    alpha = read_photo(tmp_path / "a.png").alpha
+    assert alpha is not None
+    assert np.argwhere(alpha == 0).tolist() == [[1, 2]]
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+def test_16_bit_tiff_keeps_every_level(tmp_path: Path, compression: str | None, planar: str, byteorder: str) -> None:
+    samples = deep_array(3)
+    stored = np.moveaxis(samples, -1, 0) if planar == "separate" else samples
+    tifffile.imwrite(
+        tmp_path / "a.tif",
+        stored,
+        photometric="rgb",
+        planarconfig=planar,
+        compression=compression,
+        predictor=bool(compression),
+        byteorder=byteorder,
+    )
+    photo = read_photo(tmp_path / "a.tif")
+    assert (photo.bit_depth, photo.history, photo.format) == (16, ("16-bit",), "TIFF")
+    assert np.array_equal(np.rint(photo.pixels * 65535), samples)
+
+
+def test_16_bit_gray_tiff_white_is_zero(tmp_path: Path) -> None:
+    samples = deep_array(1, 4, 30)[..., 0]
+    tifffile.imwrite(tmp_path / "a.tif", samples, photometric="miniswhite")
+    photo = read_photo(tmp_path / "a.tif")
+    assert np.array_equal(np.rint(photo.pixels[..., 0] * 65535), 65535 - samples)
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "packbits"])
+@pytest.mark.parametrize("shape", ["strips", "one"])
+def test_16_bit_tiff_in_packings_of_editors(tmp_path: Path, compression: str, shape: str) -> None:
+    samples = deep_array(3, 40, 30)
+    data = editors_tiff(samples, compression, rows=16 if shape == "strips" else 40, predictor=compression == "tiff_lzw")
+    (tmp_path / "a.tif").write_bytes(data)
+    photo = read_photo(tmp_path / "a.tif")
+    assert photo.bit_depth == 16
+    assert np.array_equal(np.rint(photo.pixels * 65535), samples)
+
+
+def editors_tiff(samples: np.ndarray, compression: str, rows: int, *, predictor: bool) -> bytes:
+    """A TIFF of 16 bits as photo editors write it; libtiff packs the strips (through Pillow, as rows of bytes)."""
+    height, width, channels = samples.shape
+    deltas = samples.copy()
+    if predictor:
+        deltas[:, 1:] -= samples[:, :-1]
+    strips = []
+    for start in range(0, height, rows):
+        band = deltas[start : start + rows].astype("<u2").view(np.uint8).reshape(-1, width * channels * 2)
+        buffer = io.BytesIO()
+        Image.fromarray(band).save(buffer, format="TIFF", compression=compression, tiffinfo={278: len(band)})
+        buffer.seek(0)
+        with tifffile.TiffFile(buffer) as packed:
+            page = packed.pages[0]
+            assert len(page.dataoffsets) == 1
+            strips.append(buffer.getvalue()[page.dataoffsets[0] :][: page.databytecounts[0]])
+    offsets = np.cumsum([8, *map(len, strips)])
+    tags = [
+        (256, 4, [width]),
+        (257, 4, [height]),
+        (258, 3, [16] * channels),
+        (259, 3, [5 if compression == "tiff_lzw" else 32773]),
+        (262, 3, [2]),
+        (273, 4, offsets[:-1].tolist()),
+        (277, 3, [channels]),
+        (278, 4, [rows]),
+        (279, 4, [len(strip) for strip in strips]),
+        (317, 3, [2 if predictor else 1]),
+    ]
+    return _tiff(tags, b"".join(strips))
+
+
+def _tiff(tags: list[tuple[int, int, list[int]]], data: bytes) -> bytes:
+    start = 8 + len(data)
+    extra_at = start + 2 + 12 * len(tags) + 4
+    entries, extra = b"", b""
+    for tag, kind, values in tags:
+        packed = struct.pack(f"<{len(values)}{'HI'[kind - 3]}", *values)
+        if len(packed) > 4:
+            field = struct.pack("<I", extra_at + len(extra))
+            extra += packed + bytes(len(packed) % 2)
+        else:
+            field = packed.ljust(4, b"\0")
+        entries += struct.pack("<HHI", tag, kind, len(values)) + field
+    return b"II*\0" + struct.pack("<I", start) + data + struct.pack("<H", len(tags)) + entries + bytes(4) + extra
+
+
+def test_float_tiff(tmp_path: Path) -> None:
+    values = np.linspace(0, 1, 6 * 8 * 3, dtype=np.float32).reshape(6, 8, 3)
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb")
+    photo = read_photo(tmp_path / "a.tif")
+    assert photo.history == ("float",)
+    assert np.array_equal(photo.pixels, values)
+    tifffile.imwrite(tmp_path / "b.tif", values * 1.2, photometric="rgb")
+    clipped = read_photo(tmp_path / "b.tif")
+    assert clipped.history == ("float", "clipped to 0..1")
+    assert clipped.pixels.max() == 1
+    tifffile.imwrite(tmp_path / "c.tif", values * 255, photometric="rgb")
+    assert "from 0 to 255" in reason(tmp_path / "c.tif")
+    values[2, 3, 1] = np.nan
+    tifffile.imwrite(tmp_path / "d.tif", values, photometric="rgb")
+    assert "nan" in reason(tmp_path / "d.tif")
+
+
+def test_signed_tiff_is_rejected(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((4, 4), np.int16), photometric="minisblack")
+    assert "int16" in reason(tmp_path / "a.tif")
+
+
+def test_raw_files_of_cameras_are_rejected_and_not_taken_for_their_preview(tmp_path: Path) -> None:
+    preview = np.zeros((4, 6, 3), np.uint8)
+    tifffile.imwrite(tmp_path / "a.dng", preview, photometric="rgb", extratags=[(50706, 1, 4, (1, 4, 0, 0), True)])
+    tifffile.imwrite(tmp_path / "b.nef", preview, photometric="rgb", subfiletype=1)
+    assert "raw" in reason(tmp_path / "a.dng")
+    assert "raw" in reason(tmp_path / "b.nef")
+
+
+# --- colour profiles ---------------------------------------------------------------------------------------------
+
+
+def srgb_profile() -> bytes:
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def test_an_srgb_profile_changes_nothing(tmp_path: Path) -> None:
+    photo = read_photo(as_file(tmp_path / "a.png", Image.fromarray(photo_array()), icc_profile=srgb_profile()))
+    assert np.array_equal(to_uint8(photo.pixels), photo_array())
+    assert photo.history == ()
+    assert photo.icc == srgb_profile()
+
+
+def test_display_p3_known_answer(tmp_path: Path) -> None:
+    # P3 green lies outside sRGB, P3 gray is the same gray; the third is worked out from both matrices with gamma 2.2.
+    array = np.array([[[0, 255, 0], [128, 128, 128], [200, 100, 100]]], np.uint8)
+    profile = matrix_profile(DISPLAY_P3, 2.19921875, "Display P3")
+    photo = read_photo(as_file(tmp_path / "a.png", Image.fromarray(array), icc_profile=profile))
+    levels = to_uint8(photo.pixels)[0].astype(int)
+    assert photo.history == ("icc Display P3->srgb",)
+    assert levels[0].tolist() == [0, 255, 0]
+    assert np.abs(levels[1] - 128).max() <= 1
+    assert levels[2][0] > 205
+    assert levels[2][1] < 100
+
+
+@pytest.mark.parametrize("matrix", [ADOBE_RGB, DISPLAY_P3])
+def test_deep_colour_conversion_agrees_with_littlecms(tmp_path: Path, matrix: list[list[float]]) -> None:
+    profile = matrix_profile(matrix, 2.19921875)
+    levels = RNG.integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    shallow = read_photo(as_file(tmp_path / "a.png", Image.fromarray(levels), icc_profile=profile))
+    (tmp_path / "b.png").write_bytes(png16.encode(levels.astype(np.uint16) * 257, icc=profile))
+    deep = read_photo(tmp_path / "b.png")
+    assert np.abs(shallow.pixels - deep.pixels).max() < 1.6 / 255
+    assert deep.history == ("16-bit", "icc Test RGB->srgb")
+
+
+def test_deep_colour_conversion_keeps_more_than_256_levels(tmp_path: Path) -> None:
+    profile = matrix_profile(ADOBE_RGB, 2.19921875)
+    tifffile.imwrite(tmp_path / "a.tif", deep_array(3), photometric="rgb", iccprofile=profile)
+    assert len(np.unique(read_photo(tmp_path / "a.tif").pixels)) > 5000
+
+
+def test_gray_profile_of_gamma_one_is_brightened(tmp_path: Path) -> None:
+    # Linear 0.2140 is sRGB 0.5 (IEC 61966-2-1).
+    samples = np.full((2, 2, 1), round(0.21404 * 65535), np.uint16)
+    (tmp_path / "a.png").write_bytes(png16.encode(samples, icc=gray_profile(1.0)))
+    assert read_photo(tmp_path / "a.png").pixels[0, 0].tolist() == pytest.approx([0.5] * 3, abs=1e-4)
+    Image.fromarray(np.full((2, 2), 55, np.uint8)).save(tmp_path / "b.png", icc_profile=gray_profile(1.0))
+    assert read_photo(tmp_path / "b.png").pixels[0, 0].tolist() == pytest.approx([0.5] * 3, abs=0.01)
+
+
+@pytest.mark.parametrize("profile", [b"broken", bytes(200), b"x" * 3000])
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_broken_profile_is_ignored_and_said(tmp_path: Path, profile: bytes, deep: bool) -> None:
+    path = tmp_path / "a.png"
+    if deep:
+        path.write_bytes(png16.encode(photo_array().astype(np.uint16) * 257, icc=profile))
+    else:
+        Image.fromarray(photo_array()).save(path, icc_profile=profile)
+    photo = read_photo(path)
+    assert np.array_equal(to_uint8(photo.pixels), photo_array())
+    assert any("icc ignored" in note for note in photo.history)
+
+
+def test_a_profile_for_another_kind_of_picture_is_ignored(tmp_path: Path) -> None:
+    photo = read_photo(as_file(tmp_path / "a.png", Image.fromarray(photo_array()), icc_profile=gray_profile(1.8)))
+    assert np.array_equal(to_uint8(photo.pixels), photo_array())
+    assert any("icc ignored" in note for note in photo.history)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "tif"])
+def test_cmyk_without_profile(tmp_path: Path, suffix: str) -> None:
+    image = Image.new("CMYK", (8, 8), (0, 255, 255, 0))
+    photo = read_photo(as_file(tmp_path / f"a.{suffix}", image))
+    assert photo.history == ("cmyk->srgb without profile",)
+    assert photo.pixels[4, 4] == pytest.approx([1, 0, 0], abs=0.02)
+
+
+def test_cmyk_with_profile_uses_it(tmp_path: Path) -> None:
+    image = Image.new("CMYK", (8, 8), (0, 255, 255, 0))
+    photo = read_photo(as_file(tmp_path / "a.jpg", image, icc_profile=cmyk_profile(), quality=100))
+    assert photo.history == ("icc test inks->srgb", "cmyk->srgb")
+    # The profile says that every colour is Lab (50, 0, 0), a middle gray of 119 in sRGB.
+    assert np.abs(to_uint8(photo.pixels).astype(int) - 119).max() <= 2
+
+
+def cmyk_profile() -> bytes:
+    """An output profile whose only table maps all inks to Lab (50, 0, 0): lut8Type of ICC.1:2001-04, 6.5.8."""
+    identity = b"".join(struct.pack(">i", 65536 if index in (0, 4, 8) else 0) for index in range(9))
+    ramp = bytes(range(256))
+    table = bytes([128, 128, 128]) * 2**4
+    lut = b"mft1" + bytes(4) + bytes([4, 3, 2, 0]) + identity + ramp * 4 + table + ramp * 3
+    name = b"test inks\0"
+    tags = [
+        (b"desc", b"desc" + bytes(4) + struct.pack(">I", len(name)) + name + bytes(78)),
+        *((tag, lut) for tag in (b"A2B0", b"A2B1", b"A2B2")),
+    ]
+    profile = bytearray(_profile(b"CMYK", tags))
+    profile[12:16], profile[20:24] = b"prtr", b"Lab "
+    return bytes(profile)
+
+
+# --- several pictures in one file --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp", "png", "tif"])
+def test_the_first_of_several_pictures_is_taken(tmp_path: Path, suffix: str) -> None:
+    first, second = Image.new("RGB", (9, 7), (250, 10, 10)), Image.new("RGB", (9, 7), (10, 10, 250))
+    options = {"lossless": True} if suffix == "webp" else {}
+    photo = read_photo(as_file(tmp_path / f"a.{suffix}", first, save_all=True, append_images=[second], **options))
+    assert ("multi-page: first page" if suffix == "tif" else "animated: first frame") in photo.history
+    assert to_uint8(photo.pixels[0, 0]).tolist() == [250, 10, 10]
+
+
+def test_mpo_gives_its_first_picture(tmp_path: Path) -> None:
+    first, second = Image.new("RGB", (16, 8), (250, 10, 10)), Image.new("RGB", (8, 8))
+    photo = read_photo(as_file(tmp_path / "a.mpo", first, save_all=True, append_images=[second]))
+    assert (photo.format, photo.history) == ("MPO", ("mpo: first picture",))
+    assert photo.pixels.shape == (8, 16, 3)
+
+
+def test_multi_page_deep_tiff(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.stack([deep_array(3), deep_array(3)[::-1]]), photometric="rgb")
+    photo = read_photo(tmp_path / "a.tif")
+    assert photo.history == ("multi-page: first page", "16-bit")
+    assert photo.pixels[0, 0, 0] == 0
+
+
+# --- what is rejected --------------------------------------------------------------------------------------------
+
+
+def test_files_that_are_not_there_or_not_files(tmp_path: Path) -> None:
+    (tmp_path / "folder.jpg").mkdir()
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "link.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    (tmp_path / "loop.jpg").symlink_to(tmp_path / "loop.jpg")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    assert reason(tmp_path / "folder.jpg") == "a folder, expected a picture"
+    assert reason(tmp_path / "empty.jpg") == "empty file"
+    assert reason(tmp_path / "link.jpg") == "a link to a file that is not there"
+    assert reason(tmp_path / "pipe.jpg") == "not a plain file"
+    assert reason(tmp_path / "missing.jpg") == "no such file"
+    reason(tmp_path / "loop.jpg")
+    with pytest.raises(RejectedImage):
+        read_photo("null\0byte.jpg")
+
+
+def test_text_named_jpg(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_text("Dear diary, today I was not a photo.")
+    assert reason(tmp_path / "a.jpg").startswith("not a picture")
+
+
+def test_heic_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
+    assert "export it as JPEG" in reason(tmp_path / "a.heic")
+
+
+def test_programs_are_never_started_for_a_picture(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n")
+    assert reason(tmp_path / "a.jpg").startswith("not a picture")
+
+
+@pytest.mark.parametrize("keep", [0.03, 0.5, 0.9])
+@pytest.mark.parametrize("kind", ["jpg", "png", "tif", "webp", "bmp", "png16", "tif16", "tif-packed"])
+def test_truncated_files(tmp_path: Path, kind: str, keep: float) -> None:
+    path = tmp_path / f"a.{kind}"
+    noise = RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    if kind == "png16":
+        path.write_bytes(png16.encode(noise.astype(np.uint16) * 257))
+    elif kind == "tif16":
+        tifffile.imwrite(path, noise.astype(np.uint16) * 257, photometric="rgb")
+    elif kind == "tif-packed":
+        path.write_bytes(editors_tiff(noise.astype(np.uint16), "tiff_lzw", 16, predictor=True))
+    else:
+        Image.fromarray(noise).save(path)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * keep)])
+    reason(path)
+
+
+@pytest.mark.parametrize("where", [0.3, 0.6, 0.9])
+def test_flipped_bits_in_a_deep_png_are_noticed(tmp_path: Path, where: float) -> None:
+    data = bytearray(png16.encode(deep_array(3)))
+    data[int(len(data) * where)] ^= 0xFF
+    (tmp_path / "a.png").write_bytes(data)
+    reason(tmp_path / "a.png")
+
+
+def test_a_header_that_promises_too_much_is_refused_before_decoding(tmp_path: Path) -> None:
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    chunks = png16._chunk(b"IHDR", header) + png16._chunk(b"IDAT", zlib.compress(bytes(10_000)))
+    (tmp_path / "a.png").write_bytes(png16.SIGNATURE + chunks + png16._chunk(b"IEND", b""))
+    assert reason(tmp_path / "a.png").startswith("too large: the header says 60000 x 60000")
+
+
+def test_max_pixels_is_exact_and_independent_of_pillows_own_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = as_file(tmp_path / "a.png", Image.fromarray(photo_array(10, 10)))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3)
+    assert read_photo(path, max_pixels=100).pixels.shape == (10, 10, 3)
+    assert Image.MAX_IMAGE_PIXELS == 3
+    assert reason(path, max_pixels=99).startswith("too large")
+
+
+def test_max_pixels_holds_for_deep_tiff(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", deep_array(3), photometric="rgb")
+    assert reason(tmp_path / "a.tif", max_pixels=6399).startswith("too large")
+
+
+def test_broken_exif_does_not_cost_the_photo(tmp_path: Path) -> None:
+    Image.fromarray(photo_array()).save(tmp_path / "a.jpg", exif=b"Exif\0\0II*\0\xff\xff\xff\x7f garbage")
+    photo = read_photo(tmp_path / "a.jpg")
+    assert photo.pixels.shape == (24, 36, 3)
+
+
+SIGNATURES = [
+    b"\xff\xd8\xff\xe0",
+    b"\xff\xd8\xff\xe1\x00\x20Exif\0\0II*\0",
+    png16.SIGNATURE,
+    png16.SIGNATURE + png16._chunk(b"IHDR", struct.pack(">IIBBBBB", 5, 5, 16, 2, 0, 0, 0)),
+    png16.SIGNATURE + png16._chunk(b"IHDR", struct.pack(">IIBBBBB", 5, 5, 8, 3, 0, 0, 1)),
+    b"GIF89a\x05\0\x05\0",
+    b"II*\0\x08\0\0\0",
+    b"MM\0*\0\0\0\x08",
+    b"II+\0\x08\0\0\0\x10\0\0\0\0\0\0\0",
+    b"RIFF\x40\0\0\0WEBPVP8 ",
+    b"RIFF\x40\0\0\0WEBPVP8X",
+    b"BM",
+    b"P6 5 5 255\n",
+    b"\0\0\0\x0cjP  \r\n\x87\n",
+    b"\0\0\0\x18ftypavif",
+]
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(head=st.sampled_from(SIGNATURES), tail=st.binary(max_size=200))
+def test_random_bytes_are_a_photo_or_rejected(tmp_path: Path, head: bytes, tail: bytes) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(head + tail)
+    try:
+        photo = read_photo(path, max_pixels=1_000_000)
+    except RejectedImage as error:
+        assert error.reason  # noqa: PT017 - both ways out are right, each has its own claim
+    else:
+        assert photo.pixels.ndim == 3
+        assert np.isfinite(photo.pixels).all()
+
+
+def _samples_of_all_kinds() -> list[bytes]:
+    result = [png16.encode(deep_array(4, 6, 7)), editors_tiff(deep_array(3, 6, 7), "tiff_lzw", 3, predictor=True)]
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for kind in ("JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP"):
+        buffer = io.BytesIO()
+        Image.fromarray(photo_array(9, 11)).save(
+            buffer, format=kind, exif=exif, icc_profile=matrix_profile(ADOBE_RGB, 2.2)
+        )
+        result.append(buffer.getvalue())
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, deep_array(3, 6, 7), photometric="rgb", compression="zlib", predictor=True)
+    return [*result, buffer.getvalue()]
+
+
+SAMPLES = _samples_of_all_kinds()
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_damaged_real_files_are_a_photo_or_rejected(tmp_path: Path, data: st.DataObject) -> None:
+    blob = bytearray(data.draw(st.sampled_from(SAMPLES)))
+    for position, value in data.draw(
+        st.lists(st.tuples(st.integers(0, len(blob) - 1), st.integers(0, 255)), min_size=1, max_size=8)
+    ):
+        blob[position] = value
+    path = tmp_path / "a.jpg"
+    path.write_bytes(blob)
+    try:
+        photo = read_photo(path, max_pixels=1_000_000)
+    except RejectedImage:
+        return
+    assert np.isfinite(photo.pixels).all()
+    assert photo.pixels.min() >= 0
+    assert photo.pixels.max() <= 1
+
+
+# --- writing -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".TIFF"])
+@pytest.mark.parametrize("bit_depth", [8, 16])
+@pytest.mark.parametrize("with_alpha", [False, True])
+def test_lossless_round_trip(tmp_path: Path, suffix: str, bit_depth: int, with_alpha: bool) -> None:
+    top = 2**bit_depth - 1
+    levels = RNG.integers(0, top + 1, (11, 13, 4))
+    alpha = (levels[..., 3] / top).astype(np.float32) if with_alpha else None
+    path = tmp_path / f"a{suffix}"
+    write_photo(path, (levels[..., :3] / top).astype(np.float32), alpha=alpha, bit_depth=bit_depth)
+    photo = read_photo(path)
+    assert photo.bit_depth == bit_depth
+    assert np.array_equal(np.rint(photo.pixels * top), levels[..., :3])
+    assert (photo.alpha is not None) == with_alpha
+    if photo.alpha is not None:
+        assert np.array_equal(np.rint(photo.alpha * top), levels[..., 3])
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [path.name]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp"])
+@pytest.mark.parametrize("bit_depth", [8, 16])
+def test_profile_and_exif_are_embedded(tmp_path: Path, suffix: str, bit_depth: int) -> None:
+    if bit_depth == 16 and suffix in (".jpg", ".webp"):
+        pytest.skip("8 bits only, checked elsewhere")
+    exif = Image.Exif()
+    exif[0x010F] = "Maker"
+    path = tmp_path / f"a{suffix}"
+    pixels = photo_array().astype(np.float32) / 255
+    write_photo(path, pixels, bit_depth=bit_depth, icc=srgb_profile(), exif=exif.tobytes())
+    photo = read_photo(path)
+    assert photo.icc == srgb_profile()
+    assert photo.exif is not None
+    kept = Image.Exif()
+    kept.load(photo.exif)
+    assert kept[0x010F] == "Maker"
+
+
+def test_a_photo_survives_reading_and_writing_with_its_exif(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif.get_ifd(0x8769)[0x9003] = "2024:05:01 10:00:00"
+    exif.get_ifd(0x8825)[1] = "N"
+    first = as_file(tmp_path / "a.jpg", Image.fromarray(photo_array()), exif=exif)
+    photo = read_photo(first)
+    for suffix in (".jpg", ".png", ".tif", ".webp"):
+        write_photo(tmp_path / f"b{suffix}", photo.pixels, exif=photo.exif)
+        again = read_photo(tmp_path / f"b{suffix}")
+        assert again.history == ()  # upright already, so nothing turns it twice
+        assert again.pixels.shape == photo.pixels.shape
+        with Image.open(tmp_path / f"b{suffix}") as image:
+            assert image.getexif().get_ifd(0x8769)[0x9003] == "2024:05:01 10:00:00"
+            assert image.getexif().get_ifd(0x8825)[1] == "N"
+
+
+def test_jpeg_lays_transparency_over_white(tmp_path: Path) -> None:
+    write_photo(tmp_path / "a.jpg", np.zeros((8, 8, 3)), alpha=np.full((8, 8), 0.25))
+    assert read_photo(tmp_path / "a.jpg").pixels[4, 4].tolist() == pytest.approx([0.75] * 3, abs=0.01)
+
+
+def test_writing_refuses_what_cannot_be_kept(tmp_path: Path) -> None:
+    pixels = np.zeros((4, 4, 3), np.float32)
+    with pytest.raises(BadInput, match=r"\.gif"):
+        write_photo(tmp_path / "a.gif", pixels)
+    with pytest.raises(BadInput, match="JPEG with 16 bits"):
+        write_photo(tmp_path / "a.jpg", pixels, bit_depth=16)
+    with pytest.raises(BadInput, match="12 bits"):
+        write_photo(tmp_path / "a.png", pixels, bit_depth=12)
+    with pytest.raises(BadInput, match="20000 x 1 pixels as WEBP"):
+        write_photo(tmp_path / "a.webp", np.zeros((1, 20_000, 3)))
+    with pytest.raises(ValueError, match=r"expected \(H, W, 3\)"):
+        write_photo(tmp_path / "a.png", np.zeros((3, 4, 4)))
+    with pytest.raises(ValueError, match="alpha of shape"):
+        write_photo(tmp_path / "a.png", pixels, alpha=np.zeros((4, 5)))
+    with pytest.raises(ValueError, match="nan"):
+        write_photo(tmp_path / "a.png", np.full((4, 4, 3), np.nan))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_same_picture_gives_the_same_bytes(tmp_path: Path) -> None:
+    pixels = RNG.random((9, 9, 3))
+    for name, depth in (("png", 8), ("png", 16), ("tif", 8), ("tif", 16), ("jpg", 8), ("webp", 8)):
+        write_photo(tmp_path / f"a.{name}", pixels, bit_depth=depth)
+        write_photo(tmp_path / f"b.{name}", pixels, bit_depth=depth)
+        assert (tmp_path / f"a.{name}").read_bytes() == (tmp_path / f"b.{name}").read_bytes()
+
+
+def test_rounding_goes_to_the_nearest_level_and_clips() -> None:
+    assert to_uint8(np.array([-1, 0, 0.4 / 255, 0.6 / 255, 254.4 / 255, 1, 7])).tolist() == [0, 0, 0, 1, 254, 255, 255]
+    assert np.array_equal(to_uint8(np.arange(256, dtype=np.float32) / np.float32(255)), np.arange(256))
+
+
+def test_own_png_files(tmp_path: Path) -> None:
+    array = photo_array()
+    save_png(tmp_path / "sub" / "a.png", array)
+    assert np.array_equal(load_rgb8(tmp_path / "sub" / "a.png"), array)
+    assert load_rgb8(tmp_path / "sub" / "a.png").flags.writeable
+    save_png(tmp_path / "gray.png", array[..., 0], compress_level=9)
+    with pytest.raises(CorruptArtifact, match="mode L"):
+        load_rgb8(tmp_path / "gray.png")
+    with pytest.raises(MissingArtifact):
+        load_rgb8(tmp_path / "none.png")
+    data = (tmp_path / "sub" / "a.png").read_bytes()
+    (tmp_path / "half.png").write_bytes(data[: len(data) // 2])
+    with pytest.raises(CorruptArtifact):
+        load_rgb8(tmp_path / "half.png")
+    with pytest.raises(ValueError, match="float64"):
+        save_png(tmp_path / "b.png", np.zeros((3, 3)))  # type: ignore[arg-type]
