@@ -1,4 +1,4 @@
-"""What holds for every test: one thread per process, no telemetry, no network but loopback, no traces in the project."""
+"""What holds for every test: one thread per process, no telemetry, no network but loopback, a scratch of its own."""
 
 from __future__ import annotations
 

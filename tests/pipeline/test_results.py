@@ -1,4 +1,4 @@
-"""Results: the strongest baseline stands first, what is missing is a dash, and nothing in a name is taken for markup."""
+"""Results: baselines stand from the strongest down, what is missing is a dash, and no name is taken for markup."""
 
 from __future__ import annotations
 

@@ -9,7 +9,6 @@ from rich.markup import escape
 
 from vernissage.commands.screen import screen
 from vernissage.core.errors import BadInput
-from vernissage.retoucher.use.retouch import retouch_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -50,6 +49,9 @@ def retouch_photos(photos: Sequence[Path], output: Path, models: Models) -> bool
         MissingArtifact: There is no trained model.
         CorruptArtifact: A model file is damaged.
     """
+    # Imports torch: only after the folders were found.
+    from vernissage.retoucher.use.retouch import retouch_files
+
     results = retouch_files(photos, output, model_folder=models.retoucher, juror_folder=models.juror)
     console = screen()
     failed = [result for result in results if result.status == "failed"]
