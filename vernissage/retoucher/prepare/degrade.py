@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from vernissage.core.errors import BadInput
 from vernissage.core.files import fresh_folder, read_json, require_free_space
@@ -24,8 +25,6 @@ from vernissage.retoucher.prepare.writers import PictureWriters
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
-
-    import torch
 
     from vernissage.core.params import Degrade
 
@@ -173,11 +172,11 @@ def _make_batch(
     image_ids = list(dict.fromkeys(int(pair.image["id"]) for pair in batch))
     photos = load_batch([originals[image_id] for image_id in image_ids])
     original = photos[[image_ids.index(int(pair.image["id"])) for pair in batch]]
-    damaged, faults = _damage(original, batch, params, seed)
-    distances, ratios = delta_e(damaged, original).tolist(), psnr(damaged, original).tolist()
+    damaged, faults, distances = _damage(original, batch, params, seed)
+    ratios = psnr(damaged, original).tolist()
     made: dict[int, _MadePair] = {}
     for pair, pixels, row_faults, distance, ratio in zip(
-        batch, to_pixels(damaged), faults, distances, ratios, strict=True
+        batch, to_pixels(damaged), faults, distances.tolist(), ratios, strict=True
     ):
         # A copy of its own: the queue must not keep the whole batch alive.
         writers.write(pair.pair_id, folder / "faulty" / f"{pair.pair_id}.png", np.array(pixels))
@@ -187,26 +186,29 @@ def _make_batch(
 
 def _damage(
     original: torch.Tensor, batch: Sequence[PlannedPair], params: Degrade, seed: int
-) -> tuple[torch.Tensor, list[tuple[AppliedFault, ...]]]:
-    """Draw and apply faults; rows on which they leave no trace are drawn again from their own generators."""
+) -> tuple[torch.Tensor, list[tuple[AppliedFault, ...]], torch.Tensor]:
+    """Draw and apply faults; rows on which they leave no trace are drawn again from their own generators.
+
+    Returns the damaged photos (N, 3, H, W), their faults, and their colour difference from the originals (N,).
+    """
     rngs = [numpy_generator(seed, "degrade", pair.image["sha256"], pair.draw) for pair in batch]
     faults: list[tuple[AppliedFault, ...]] = [() for _ in batch]
     damaged = original.clone()
+    distances = torch.zeros(len(batch))
     rows = [row for row, pair in enumerate(batch) if pair.faulty]
     for _ in range(_MOST_TRIES):
         if not rows:
-            return damaged, faults
+            break
         for row in rows:
             kinds = _kinds(batch[row].image["statistics"])
             faults[row] = draw_faults(rngs[row], params.faults_min, params.faults_max, kinds)
         damaged[rows] = apply_faults(original[rows], [faults[row] for row in rows], [rngs[row] for row in rows])
-        same = (delta_e(damaged[rows], original[rows]) < 10.0**-_DIGITS).tolist()
-        rows = [row for row, unchanged in zip(rows, same, strict=True) if unchanged]
-    if not rows:
-        return damaged, faults
-    raise BadInput(
-        f"degrade: {_MOST_TRIES} sets of faults left {batch[rows[0]].image['file_name']} as it is; take that photo out"
-    )
+        distances[rows] = delta_e(damaged[rows], original[rows])
+        rows = [row for row in rows if distances[row] < 10.0**-_DIGITS]
+    if rows:
+        file = batch[rows[0]].image["file_name"]
+        raise BadInput(f"degrade: {_MOST_TRIES} sets of faults left {file} as it is; take that photo out")
+    return damaged, faults, distances
 
 
 def _kinds(statistics: Mapping[str, float]) -> tuple[str, ...]:

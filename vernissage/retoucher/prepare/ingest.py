@@ -146,8 +146,8 @@ class _Inspected:
 def ingest(source: Path, target: Path, *, report: Path, max_pixels: int = 200_000_000) -> IngestReport:
     """Copy the photos of a folder into the dataset and list them; nothing in the folder changes.
 
-    The first level of sub-folders becomes the category. A file whose bytes are there already is a duplicate, so a second run
-    adds nothing. The manifest is written last: after an interruption the copied files are adopted by the next run.
+    The first level of sub-folders becomes the category. A file whose bytes are there already is a duplicate, so a
+    second run adds nothing. A photo is listed after it was copied: what an interrupted run left is adopted by the next.
 
     Args:
         source: The user's folder, searched with all sub-folders.
@@ -259,9 +259,8 @@ class _Library:
             stray = _inspect(_Found(path, file, category), max_pixels, known=frozenset(self.photos))
             if stray.problem or stray.sha256 in self.photos:
                 reason = stray.problem or f"same bytes as {self.photos[stray.sha256].file}"
-                yield Outcome(
-                    path.as_posix(), Status.REJECTED, category, f"in the dataset's folder, not listed: {reason}"
-                )
+                why = f"lies in the dataset's folder without being listed: {reason}"
+                yield Outcome(path.as_posix(), Status.REJECTED, category, why)
                 continue
             self._list(IngestedPhoto(file, category, stray.sha256, stray.size, ""))
             self._adopted.add(stray.sha256)
@@ -315,8 +314,8 @@ class _Library:
         if missing:
             raise MissingArtifact(
                 f"{self.folder}: {len(missing)} of {len(self.photos)} photos of {self._manifest.name} are not here "
-                f"(the first is {missing[0]}); fetch them with `dvc checkout {TRACKED_FOLDER.as_posix()}.dvc` or `dvc pull`, "
-                f"or take their lines out of {self._manifest} if you deleted them on purpose"
+                f"(the first is {missing[0]}); fetch them with `dvc checkout {TRACKED_FOLDER.as_posix()}.dvc` or "
+                f"`dvc pull`, or take their lines out of {self._manifest} if you deleted them on purpose"
             )
 
 
@@ -333,7 +332,7 @@ def _require_usable(source: Path, target: Path) -> None:
 
 
 def _walk(source: Path) -> Iterator[_Found]:
-    """All files below a folder, each real folder once; links to folders come last, so that the real path gives the category."""
+    """All files below a folder, each folder once; links come last, so that the real path gives the category."""
     visited: set[tuple[int, int]] = set()
     queue, links = deque([source]), deque[Path]()
     while queue or links:

@@ -1,4 +1,4 @@
-"""Brings all raw photos to one standard: upright, sRGB, 8 bits, one size; what cannot be used is listed with its reason."""
+"""Brings all raw photos to one standard: upright, sRGB, 8 bits, one size; the others are listed with a reason."""
 
 from __future__ import annotations
 

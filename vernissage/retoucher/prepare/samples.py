@@ -1,4 +1,4 @@
-"""The photographs that come inside scikit-image and scikit-learn, cut into overlapping crops: a dataset without downloads.
+"""The photographs inside scikit-image and scikit-learn, cut into overlapping crops: a dataset without downloads.
 
 What was chosen, after looking at every picture file in the two packages:
 

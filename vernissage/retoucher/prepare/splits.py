@@ -138,8 +138,8 @@ def choose_splits(groups: Sequence[SplitGroup], val_share: float, test_share: fl
     if len(groups) < FEWEST_GROUPS:
         raise BadInput(
             f"annotate: found {len(groups)} group(s) of photos ({sum(g.photos for g in groups)} photos), expected at "
-            f"least {FEWEST_GROUPS}: one each to learn from, to choose by and to judge with. Near duplicates and crops of "
-            "one photo count as one group; add at least "
+            f"least {FEWEST_GROUPS}: one each to learn from, to choose by and to judge with. Near duplicates and crops "
+            "of one photo count as one group; add at least "
             f"{FEWEST_GROUPS - len(groups)} photo(s) of other scenes with `vernissage ingest FOLDER`"
         )
     photos = sum(group.photos for group in groups)
@@ -163,7 +163,7 @@ def _oversize(group: SplitGroup, most: float) -> int:
 
 
 def _quotas(wanted: int, whole: Sequence[int], available: Sequence[int]) -> list[int]:
-    """Share out places by largest remainder; the first kind wins ties and gets a place where it can spare a group."""
+    """Share out places by largest remainder; the first kind wins ties and gets one where it can spare a group."""
     exact = [wanted * size / sum(whole) for size in whole]
     quotas = [min(int(value), limit) for value, limit in zip(exact, available, strict=True)]
     while sum(quotas) < wanted:
