@@ -465,9 +465,7 @@ class Params(Section):
             for section in (Train, Benchmark, Robustness):
                 if name not in section.model_fields:
                     known = suggestion(name, list(section.model_fields))
-                    raise ValueError(
-                        f"systems.{name}: no such system, {section.__name__.lower()}.{name} is unknown{known}"
-                    )
+                    raise ValueError(f"systems.{name}: there is no section {section.__name__.lower()}.{name}{known}")
         return self
 
     @model_validator(mode="after")

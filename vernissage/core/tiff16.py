@@ -26,6 +26,8 @@ _TAG_NEW_SUBFILE_TYPE, _TAG_ORIENTATION, _TAG_EXIF, _TAG_DNG_VERSION = 254, 274,
 _UNSIGNED, _FLOAT = 1, 3
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
 _ASSOCIATED_ALPHA = 1
+# Editors keep a few selections as further channels; thousands are a damaged header that would fill the memory.
+_MOST_SAMPLES = 16
 _NO_PREDICTOR, _HORIZONTAL_PREDICTOR = 1, 2
 # LZW, PackBits and Zstandard, which tifffile leaves to a large optional library and Pillow brings along in libtiff.
 _LIBTIFF_PACKINGS = (5, 32773, 50000)
@@ -70,6 +72,8 @@ def read(path: Path, max_pixels: int) -> DeepTiff | None:
         if max(np.atleast_1d(page.bitspersample)) <= 8:
             return None
         _check_complete(page, file.filehandle.size)
+        if page.samplesperpixel > _MOST_SAMPLES:
+            raise RejectedImage(f"TIFF with {page.samplesperpixel} channels: expected at most {_MOST_SAMPLES}")
         stored = _decode(page) if page.photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB) else None
         if stored is None:
             return None
