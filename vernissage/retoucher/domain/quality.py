@@ -15,7 +15,9 @@ PSNR_CEILING = 60.0
 
 def _require_same_shape(a: torch.Tensor, b: torch.Tensor) -> None:
     if a.shape != b.shape or a.ndim != 4 or a.shape[1] != 3:
-        raise ValueError(f"pictures to compare: got {tuple(a.shape)} and {tuple(b.shape)}, expected two equal (N, 3, H, W)")
+        raise ValueError(
+            f"pictures to compare: got {tuple(a.shape)} and {tuple(b.shape)}, expected two equal (N, 3, H, W)"
+        )
 
 
 def psnr(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -104,12 +106,13 @@ def delta_e_lab(lab1: torch.Tensor, lab2: torch.Tensor) -> torch.Tensor:
     stretch = 1.5 - 0.5 * torch.sqrt(mean_chroma7 / (mean_chroma7 + 25.0**7))
     a1, a2 = a1 * stretch, a2 * stretch
     c1, c2 = torch.hypot(a1, b1), torch.hypot(a2, b2)
-    h1, h2 = torch.atan2(b1, a1), torch.atan2(b2, a2)
+    h1, h2 = torch.atan2(b1, a1) % (2 * math.pi), torch.atan2(b2, a2) % (2 * math.pi)
 
     # Differences (equations 8 to 11). The hue difference is the signed angle on the short way round.
     delta_l, delta_c = l2 - l1, c2 - c1
+    # Opposite hues count as not wrapped, whatever the last digit of their difference says.
     turn = h2 - h1
-    turn = turn - 2 * math.pi * torch.round(turn / (2 * math.pi))
+    turn = torch.where(turn.abs() > math.pi + 1e-6, turn - 2 * math.pi * torch.sign(turn), turn)
     delta_h = 2 * torch.sqrt((c1 * c2).clamp_min(0)) * torch.sin(turn / 2)
 
     # Means (equations 12 to 14). With one grey pixel the hue of the other counts, for two greys it does not matter.

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from vernissage.core.errors import CorruptArtifact
 from vernissage.retoucher.domain.sliders import SLIDER_COUNT, SLIDERS, slider_index
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 RECIPE_FORMAT = 1
 
@@ -61,10 +64,16 @@ class Recipe:
         document = {
             "format": RECIPE_FORMAT,
             "settings": {
-                slider.name: {"setting": round(setting, 6), "amount": round(slider.amount(setting), 6), "unit": slider.unit}
+                slider.name: {
+                    "setting": round(setting, 6),
+                    "amount": round(slider.amount(setting), 6),
+                    "unit": slider.unit,
+                }
                 for slider, setting in zip(SLIDERS, self.settings, strict=True)
             },
-            "steps": [{"slider": s.slider, "change": round(s.change, 6), "score": round(s.score, 4)} for s in self.steps],
+            "steps": [
+                {"slider": s.slider, "change": round(s.change, 6), "score": round(s.score, 4)} for s in self.steps
+            ],
             "score_before": self.score_before,
             "score_after": self.score_after,
         }
@@ -83,8 +92,24 @@ class Recipe:
                 raise CorruptArtifact(f"recipe: format {document['format']}, expected {RECIPE_FORMAT}")
             settings = [0.0] * SLIDER_COUNT
             for name, entry in document["settings"].items():
-                settings[slider_index(name)] = float(entry["setting"])
-            steps = tuple(Step(s["slider"], float(s["change"]), float(s["score"])) for s in document["steps"])
-            return Recipe(tuple(settings), steps, document["score_before"], document["score_after"])
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+                settings[slider_index(name)] = _number(entry["setting"], name)
+            steps = tuple(_step(step) for step in document["steps"])
+            before, after = (
+                None if document[key] is None else _number(document[key], key)
+                for key in ("score_before", "score_after")
+            )
+            return Recipe(tuple(settings), steps, before, after)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CorruptArtifact(f"recipe: {error}; expected the JSON that `vernissage retouch` writes") from error
+
+
+def _step(entry: Mapping[str, Any]) -> Step:
+    slider_index(entry["slider"])
+    return Step(entry["slider"], _number(entry["change"], "change"), _number(entry["score"], "score"))
+
+
+def _number(value: Any, name: str) -> float:
+    # Python's JSON reader lets nan and infinity through, and float() would take texts and booleans.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{name} = {value!r}, expected a finite number")
+    return float(value)
