@@ -109,6 +109,13 @@ def test_only_the_first_of_many_rows_are_kept() -> None:
         require_passed(result)
 
 
+def test_a_narrow_table_without_ids_shows_its_rows_whole() -> None:
+    table = pd.DataFrame({"split": ["train", "val", "test"], "pairs": [12, 0, 4]})
+    expectation = gxe.ExpectColumnValuesToBeBetween(column="pairs", min_value=1)
+    result = run_gate(Gate("g", {"splits": table}, [TableExpectation("splits", expectation, "Every split is filled.")]))
+    assert result.findings[0].rows == ({"row": 1, "split": "val", "pairs": 0},)
+
+
 def test_a_missing_column_fails_instead_of_passing_unseen() -> None:
     expectation = gxe.ExpectColumnValuesToNotBeNull(column="scroe")
     result = run_gate(Gate("g", {"pairs": good_pairs()}, [TableExpectation("pairs", expectation, "Scored.")]))

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 FINDINGS_FILE = "gate.json"
 PAGE_FILE = "gate.html"
 _SHOWN_ROWS = 10
+# Tables of sums (one row per split, say) have no ids; their few columns are shown whole.
+_NARROW_TABLE = 3
 _SHOWN_IN_MESSAGE = 3
 _LONGEST_TEXT = 120
 _PERCENT_DIGITS = 4
@@ -43,7 +45,7 @@ class Finding:
         observed: What was seen: the statistic, or the first unexpected values.
         unexpected_count: Rows that break it; None when it is not about single rows.
         unexpected_percent: The same as a share of the rows that have a value, in percent.
-        rows: The first unexpected rows: number from 0, ids, and the columns that the expectation is about.
+        rows: The first unexpected rows: number from 0, ids (narrow tables: every column), and what the expectation is about.
         problem: Why it could not be checked at all (a missing column, say); None when it was.
     """
 
@@ -217,7 +219,8 @@ def _observed(details: Mapping[str, Any]) -> Any:
 
 
 def _row(table: DataFrame, number: int, columns: Sequence[str]) -> Mapping[str, Any]:
-    ids = [name for name in table.columns if str(name) in {"id", "file"} or str(name).endswith("_id")]
+    narrow = len(table.columns) <= _NARROW_TABLE
+    ids = [name for name in table.columns if narrow or str(name) in {"id", "file"} or str(name).endswith("_id")]
     shown = dict.fromkeys([*ids, *(name for name in columns if name in table.columns)])
     values = table.iloc[number]
     return {"row": int(number), **{str(name): _plain(values[name]) for name in shown}}
