@@ -45,7 +45,7 @@ class Finding:
         observed: What was seen: the statistic, or the first unexpected values.
         unexpected_count: Rows that break it; None when it is not about single rows.
         unexpected_percent: The same as a share of the rows that have a value, in percent.
-        rows: The first unexpected rows: number from 0, ids (narrow tables: every column), and what the expectation is about.
+        rows: The first unexpected rows: number from 0, ids, and the columns in question (narrow tables: every column).
         problem: Why it could not be checked at all (a missing column, say); None when it was.
     """
 
