@@ -223,7 +223,7 @@ def _shallow_planes(image: Image.Image) -> _Planes:
     else:
         if image.mode in ("P", "PA"):
             history.append("palette->rgb")
-        colour, depth = np.asarray(_to_srgb(opaque, profile, history), np.float32) / np.float32(255), 8
+        colour, depth = _as_unit(_to_srgb(opaque, profile, history)), 8
     return _Planes(colour, alpha, depth, profile, orientation, exif, tuple(history), image.format or "unknown")
 
 
@@ -329,9 +329,15 @@ def _split_alpha(image: Image.Image) -> tuple[NDArray[np.float32] | None, Image.
     if not image.has_transparency_data:
         return None, image
     full = image.convert("RGBA")
-    alpha = np.asarray(full.getchannel("A"), np.float32) / np.float32(255)
+    alpha = _as_unit(full.getchannel("A"))
     opaque = full.convert("L") if image.mode in ("L", "LA", "La", "1") else full.convert("RGB")
     return _unless_opaque(alpha), opaque
+
+
+def _as_unit(image: Image.Image) -> NDArray[np.float32]:
+    unit: NDArray[np.float32] = np.asarray(image).astype(np.float32)
+    unit /= np.float32(255)
+    return unit
 
 
 def _unless_opaque(alpha: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
@@ -355,7 +361,9 @@ def _to_srgb(image: Image.Image, profile: bytes | None, history: list[str]) -> I
         history.append("gray->rgb")
     if inks:
         history.append("cmyk->srgb" if converted is not None else "cmyk->srgb without profile")
-    return converted if converted is not None else image.convert("RGB")
+    if converted is None:
+        converted = image if image.mode == "RGB" else image.convert("RGB")
+    return converted
 
 
 def _by_profile(image: Image.Image, profile: bytes, history: list[str]) -> Image.Image | None:

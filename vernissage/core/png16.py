@@ -85,7 +85,7 @@ def decode(data: bytes) -> NDArray[np.uint16]:
 
 
 def encode(
-    samples: NDArray[np.uint16], *, icc: bytes | None = None, exif: bytes | None = None, level: int = 6
+    samples: NDArray[np.uint16], *, icc: bytes | None = None, exif: bytes | None = None, level: int = 1
 ) -> bytes:
     """Return (H, W, 1 to 4) uint16 samples as the bytes of a PNG file.
 
@@ -93,7 +93,7 @@ def encode(
         samples: Gray, gray with alpha, RGB, or RGB with alpha.
         icc: Colour profile to embed.
         exif: EXIF block, with or without its `Exif` prefix.
-        level: zlib's compression level.
+        level: zlib's compression level; 6 takes four times as long as 1 and saves a twentieth of a photo.
     """
     height, width, channels = samples.shape
     colour_type = {count: number for number, count in CHANNELS.items()}[channels]

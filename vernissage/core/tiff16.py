@@ -111,6 +111,7 @@ def write(path: Path, samples: NDArray[np.uint16], *, icc: bytes | None, texts: 
         samples,
         photometric="rgb",
         compression="zlib",
+        compressionargs={"level": 1},
         predictor=True,
         extrasamples=["unassalpha"] if samples.shape[-1] == 4 else None,
         iccprofile=icc,
