@@ -92,7 +92,11 @@ def draw_faults(
 
 
 def apply_faults(
-    images: torch.Tensor, faults: Sequence[Sequence[AppliedFault]], rngs: Sequence[np.random.Generator]
+    images: torch.Tensor,
+    faults: Sequence[Sequence[AppliedFault]],
+    rngs: Sequence[np.random.Generator],
+    *,
+    taken_at: int | None = None,
 ) -> torch.Tensor:
     """Damage each photo with its own faults and store the result in 8 bits.
 
@@ -100,6 +104,8 @@ def apply_faults(
         images: (N, 3, H, W) float in [0, 1], encoded sRGB.
         faults: N sequences of faults, in order of application.
         rngs: N generators, one per photo, for the noise; a row does not depend on its batch.
+        taken_at: Long edge in pixels at which the faults happened when ``images`` are thumbnails of that: averaging
+            has weakened the noise by the ratio of sizes, and compression blocks are too small to be seen.
 
     Returns:
         (N, 3, H, W) float in [0, 1] on the 8-bit grid; a photo without faults comes back unchanged.
@@ -109,6 +115,8 @@ def apply_faults(
     """
     if not len(images) == len(faults) == len(rngs):
         raise ValueError(f"got {len(images)} photos, {len(faults)} fault lists, {len(rngs)} generators: expected equal")
+    edge = max(images.shape[-2:])
+    shrink = min(1.0, edge / taken_at) if taken_at else 1.0
     damaged = images.clone()
     for turn in range(max((len(row) for row in faults), default=0)):
         rows_of_kind: dict[str, list[int]] = {}
@@ -116,9 +124,13 @@ def apply_faults(
             if turn < len(row_faults):
                 rows_of_kind.setdefault(row_faults[turn].name, []).append(row)
         for name, rows in rows_of_kind.items():
-            values = torch.tensor([faults[row][turn].value for row in rows], dtype=images.dtype).view(-1, 1, 1, 1)
+            if name == "jpeg" and shrink < 1:
+                continue
+            strength = shrink if name == "noise" else 1.0
+            values = strength * torch.tensor([faults[row][turn].value for row in rows], dtype=images.dtype)
+            values = values.to(images.device).view(-1, 1, 1, 1)
             damaged[rows] = _APPLY[name](damaged[rows], values, [rngs[row] for row in rows]).clamp(0, 1)
-    touched = torch.tensor([len(row) > 0 for row in faults]).view(-1, 1, 1, 1)
+    touched = torch.tensor([len(row) > 0 for row in faults], device=images.device).view(-1, 1, 1, 1)
     return torch.where(touched, torch.round(damaged * 255) / 255, images)
 
 

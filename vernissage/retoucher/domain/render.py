@@ -121,11 +121,13 @@ def tone_curve(encoded: torch.Tensor, amounts: torch.Tensor) -> torch.Tensor:
 
 def _spatial(images: torch.Tensor, amounts: torch.Tensor, edge: float) -> torch.Tensor:
     """Denoise, then sharpen; rows that ask for neither pass through untouched."""
-    noise, detail = amounts[:, _DENOISE], amounts[:, _SHARPEN]
-    if bool((noise > 0).any()):
-        smooth = local_statistics_filter(images, DENOISE_SIGMA_SHARE * edge, noise)
-        images = torch.where((noise > 0).view(-1, 1, 1, 1), smooth, images)
-    if bool((detail > 0).any()):
-        added = unsharp_luma(luma(images), SHARPEN_SIGMA_SHARE * edge)
-        images = torch.where((detail > 0).view(-1, 1, 1, 1), images + detail.view(-1, 1, 1, 1) * added, images)
+    rows = (amounts[:, _DENOISE] > 0).nonzero().flatten()
+    if len(rows):
+        noise = amounts[rows, _DENOISE]
+        images = images.index_copy(0, rows, local_statistics_filter(images[rows], DENOISE_SIGMA_SHARE * edge, noise))
+    rows = (amounts[:, _SHARPEN] > 0).nonzero().flatten()
+    if len(rows):
+        strength = amounts[rows, _SHARPEN].view(-1, 1, 1, 1)
+        detail = unsharp_luma(luma(images[rows]), SHARPEN_SIGMA_SHARE * edge)
+        images = images.index_copy(0, rows, images[rows] + strength * detail)
     return images

@@ -1,0 +1,148 @@
+"""The policy network: plans slider settings from the photo, then values each action by how far it leads there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from vernissage.core.errors import CorruptArtifact
+from vernissage.core.weights import load_weights, save_weights
+from vernissage.retoucher.domain.render import clamp_settings
+from vernissage.retoucher.domain.sliders import SLIDER_COUNT
+from vernissage.retoucher.learn.actions import ActionTable
+from vernissage.retoucher.learn.juror import PictureTrunk
+
+#: Logit of an action that cannot move its slider; finite, so that distributions stay free of NaN.
+MASKED_LOGIT = -1e8
+
+
+@dataclass(frozen=True)
+class PolicySpec:
+    """What is needed to build the network again.
+
+    Attributes:
+        view: Side of the thumbnails in pixels.
+        horizon: Most edits of one episode.
+        strengths: Step sizes of the actions.
+        widths: Channels of the convolutions.
+        step_cost: Price of an edit, in units of the error that it must at least remove.
+    """
+
+    view: int
+    horizon: int
+    strengths: tuple[float, ...]
+    widths: tuple[int, ...]
+    step_cost: float
+
+    def actions(self) -> ActionTable:
+        """The action table."""
+        return ActionTable(self.strengths)
+
+
+class PolicyNet(nn.Module):
+    """Actor and critic over one plan.
+
+    The trunk looks at the original and proposes settings p* (the plan). The actor prices every action by how much
+    nearer to p* it leads, in the units of the reward, and corrects that price by a learned residual; stopping has the
+    price zero. So an untrained residual already follows the plan in discrete steps, and what reinforcement learning
+    changes is visible in two places: the plan and the residual.
+
+    Args:
+        spec: Sizes.
+        sensitivity: (K,) mean squared change of encoded values per squared unit of each slider.
+    """
+
+    def __init__(self, spec: PolicySpec, sensitivity: torch.Tensor | None = None) -> None:
+        super().__init__()
+        self.spec = spec
+        table = spec.actions()
+        self.trunk = PictureTrunk(spec.widths, 96)
+        self.plan_head = nn.Sequential(nn.Linear(self.trunk.width, 128), nn.ReLU(), nn.Linear(128, SLIDER_COUNT))
+        self.context = nn.Sequential(nn.Linear(self.trunk.width, 48), nn.Tanh())
+        state_width = 48 + 2 * SLIDER_COUNT + 1 + table.count
+        self.residual = nn.Sequential(nn.Linear(state_width, 64), nn.Tanh(), nn.Linear(64, table.count))
+        self.critic = nn.Sequential(nn.Linear(state_width, 64), nn.Tanh(), nn.Linear(64, 1))
+        self.log_sharpness = nn.Parameter(torch.tensor(3.0))
+        for last in (self.plan_head[-1], self.residual[-1], self.critic[-1]):
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+        self.register_buffer("sensitivity", torch.ones(SLIDER_COUNT) if sensitivity is None else sensitivity.clone())
+        self.register_buffer("deltas", table.deltas.clone())
+        self._table = table
+
+    def plan(self, originals: torch.Tensor) -> torch.Tensor:
+        """Propose settings.
+
+        Args:
+            originals: (N, 3, V, V) float in [0, 1].
+
+        Returns:
+            (N, K) settings within the sliders' ranges.
+        """
+        return self._plan(self.trunk(originals))
+
+    def forward(self, observation: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits and value of each photo's state.
+
+        Args:
+            observation: As :func:`environment.observation_space`, as tensors with a leading N.
+
+        Returns:
+            (N, A) logits, (N,) values.
+        """
+        features = self.trunk(observation["original"].float() / 255)
+        settings = observation["settings"].float()
+        gap = self._plan(features) - settings
+        state = torch.cat(
+            (
+                self.context(features),
+                gap,
+                settings,
+                observation["progress"].float(),
+                observation["last_action"].float(),
+            ),
+            dim=1,
+        )
+        logits = torch.exp(self.log_sharpness) * self._price(gap) + self.residual(state)
+        logits = logits.masked_fill(~self._table.allowed(settings), MASKED_LOGIT)
+        return logits, self.critic(state).squeeze(1)
+
+    def _plan(self, features: torch.Tensor) -> torch.Tensor:
+        return clamp_settings(torch.tanh(self.plan_head(features)))
+
+    def _price(self, gap: torch.Tensor) -> torch.Tensor:
+        """(N, A) expected fall of the error by each action, minus its cost, to first order in the plan."""
+        distance = ((gap.unsqueeze(1) - self.deltas) ** 2 * self.sensitivity).sum(dim=2)
+        now = (gap**2 * self.sensitivity).sum(dim=1, keepdim=True)
+        error_now, error_then = 10 * torch.sqrt(now + 1e-6), 10 * torch.sqrt(distance + 1e-6)
+        cost = self.spec.step_cost * (self.deltas.abs().sum(dim=1) > 0).to(gap.dtype)
+        return error_now - error_then - cost
+
+    def save(self, folder: Path, extra: Mapping[str, Any] | None = None) -> None:
+        """Write ``model.safetensors`` and ``model.json``."""
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        save_weights(folder, tensors, {"policy": asdict(self.spec), **(extra or {})})
+
+    @staticmethod
+    def load(folder: Path) -> PolicyNet:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            MissingArtifact: If there is no model; the message says what to run.
+            CorruptArtifact: If hash, specification or weights do not fit.
+        """
+        tensors, spec = load_weights(folder)
+        try:
+            fields = dict(spec["policy"])
+            fields["strengths"], fields["widths"] = tuple(fields["strengths"]), tuple(fields["widths"])
+            network = PolicyNet(PolicySpec(**fields))
+            network.load_state_dict(tensors)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            message = f"{folder}: not a retoucher of this version ({error}); train one with `dvc repro train@retoucher`"
+            raise CorruptArtifact(message) from error
+        return network.eval()

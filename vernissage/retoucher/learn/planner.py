@@ -1,0 +1,133 @@
+"""Teaches the plan through the differentiable renderer, the strongest teacher there is for where the sliders belong."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from vernissage.retoucher.domain.colour import srgb_to_linear
+from vernissage.retoucher.domain.render import render, render_linear
+from vernissage.retoucher.domain.sliders import HIGHS, LOWS, SLIDER_COUNT
+from vernissage.retoucher.learn.network import PolicyNet
+from vernissage.retoucher.learn.rewards import ERROR_SCALE, reference_error
+from vernissage.retoucher.learn.scenes import StartSource
+
+
+@dataclass(frozen=True)
+class PlannerTraining:
+    """Settings of the planner's training.
+
+    Attributes:
+        images: Number of pictures to learn from.
+        batch: Pictures of one update.
+        lr: Peak learning rate.
+        harm_aversion: Extra weight of making a picture worse.
+    """
+
+    images: int
+    batch: int
+    lr: float
+    harm_aversion: float
+
+    @property
+    def updates(self) -> int:
+        """Number of updates."""
+        return -(-self.images // self.batch)
+
+
+def slider_sensitivity(images: torch.Tensor, step: float = 0.2) -> torch.Tensor:
+    """How strongly each slider changes pictures.
+
+    Args:
+        images: (N, 3, H, W) float in [0, 1].
+        step: Setting at which the change is measured.
+
+    Returns:
+        (K,) mean squared change of encoded values per squared unit of the slider.
+    """
+    changes = []
+    for slider in range(SLIDER_COUNT):
+        squares = []
+        for sign in (1.0, -1.0):
+            if LOWS[slider] <= sign * step <= HIGHS[slider]:
+                settings = torch.zeros(len(images), SLIDER_COUNT)
+                settings[:, slider] = sign * step
+                squares.append(((render(images, settings) - images) ** 2).mean() / step**2)
+        changes.append(torch.stack(squares).mean())
+    return torch.stack(changes)
+
+
+def planner_loss(
+    result: torch.Tensor, reference: torch.Tensor, first_error: torch.Tensor, harm_aversion: float, log_weight: float
+) -> torch.Tensor:
+    """Error of the rendered plan, harm weighed extra, plus a term that cares about photos which are nearly right.
+
+    Args:
+        result: (N, 3, V, V) rendered plan.
+        reference: Same shape, what was meant.
+        first_error: (N,) scaled error before any edit.
+        harm_aversion: Extra weight of ending farther away than the photo began.
+        log_weight: Weight of the logarithmic term; without it the mean is ruled by the worst photos.
+
+    Returns:
+        Scalar.
+    """
+    mse = ((result - reference) ** 2).flatten(1).mean(dim=1)
+    error = ERROR_SCALE * torch.sqrt(mse + 1e-6)
+    harm = (error - first_error).clamp_min(0)
+    return (error + harm_aversion * harm + log_weight * torch.log10(mse + 2e-4)).mean()
+
+
+def planner_parameters(network: PolicyNet) -> list[nn.Parameter]:
+    """The weights that make the plan."""
+    return [*network.trunk.parameters(), *network.plan_head.parameters()]
+
+
+class PlannerTrainer:
+    """Trains the plan, one update at a time, so that the caller can checkpoint between updates.
+
+    Args:
+        network: The network whose plan is trained.
+        source: Draws pictures.
+        settings: How to train.
+    """
+
+    def __init__(self, network: PolicyNet, source: StartSource, settings: PlannerTraining) -> None:
+        self.network, self.source, self.settings = network, source, settings
+        self.optimiser = torch.optim.AdamW(planner_parameters(network), lr=settings.lr, weight_decay=1e-3)
+        self.update = 0
+
+    def learning_rate(self) -> float:
+        """Warm-up over 30 updates, then a cosine to two percent."""
+        done = self.update / self.settings.updates
+        cosine = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done))
+        return self.settings.lr * min(1.0, (self.update + 1) / 30) * cosine
+
+    def step(self) -> float:
+        """Do one update and return its loss."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.learning_rate()
+        starts = self.source.draw(self.settings.batch)
+        result = render_linear(srgb_to_linear(starts.faulty), self.network.plan(starts.faulty))
+        first_error = reference_error(starts.faulty, starts.reference)
+        ramp = 0.4 * min(1.0, 1.5 * self.update / self.settings.updates)
+        loss = planner_loss(result, starts.reference, first_error, self.settings.harm_aversion, ramp)
+        self.optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(planner_parameters(self.network), 1.0)
+        self.optimiser.step()
+        self.update += 1
+        return loss.item()
+
+    def run(self, after_update: Callable[[float], None]) -> None:
+        """Train to the end, calling back with the loss after each update."""
+        for loss in self._losses():
+            after_update(loss)
+
+    def _losses(self) -> Iterator[float]:
+        while self.update < self.settings.updates:
+            yield self.step()

@@ -1,0 +1,128 @@
+"""Where episodes begin: photographs of the train split, varied as scenes vary, then damaged with fresh faults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from vernissage.retoucher.domain.faults import apply_faults, draw_faults
+from vernissage.retoucher.domain.render import clamp_settings, render
+from vernissage.retoucher.domain.sliders import SLIDER_NAMES
+
+# Spread of each slider when another scene is imagined: a darker room, a warmer lamp, a hazier day.
+_SCENE_SPREAD = {
+    "exposure": 0.30, "contrast": 0.15, "highlights": 0.40, "shadows": 0.40, "temperature": 0.20, "tint": 0.10,
+    "saturation": 0.20, "denoise": 0.0, "sharpen": 0.0,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Starts:
+    """Beginnings of N episodes.
+
+    Attributes:
+        faulty: (N, 3, V, V) float in [0, 1], what the agent is given.
+        reference: (N, 3, V, V) float in [0, 1], what was meant.
+    """
+
+    faulty: torch.Tensor
+    reference: torch.Tensor
+
+
+class StartSource(Protocol):
+    """Draws the beginnings of episodes."""
+
+    def draw(self, count: int) -> Starts:
+        """Draw ``count`` beginnings."""
+        ...
+
+
+class StoredStarts:
+    """Gives the pairs of a list, in turn: for validation and benchmarks, where nothing is drawn at random."""
+
+    def __init__(self, faulty: torch.Tensor, reference: torch.Tensor) -> None:
+        if faulty.shape != reference.shape or not len(faulty):
+            raise ValueError(f"got {tuple(faulty.shape)} and {tuple(reference.shape)}: expected equal, not empty")
+        self._faulty, self._reference = faulty, reference
+        self._next = 0
+
+    def draw(self, count: int) -> Starts:
+        """Give the next ``count`` pairs, from the first again after the last."""
+        rows = (self._next + torch.arange(count)) % len(self._faulty)
+        self._next = int((self._next + count) % len(self._faulty))
+        return Starts(self._faulty[rows], self._reference[rows])
+
+
+class SceneStarts:
+    """Draws a photo, imagines the scene a little different, and damages it.
+
+    A handful of source photos says little about how light and colour vary in the world. Without the variation a network
+    learns "this is what pictures look like" from few pictures and then "corrects" everything that looks otherwise;
+    with it, it learns to act only on what no scene would explain.
+
+    Args:
+        originals: (M, 3, V, V) float in [0, 1], thumbnails of the train split.
+        stored: Faulty and original thumbnails of the train split, (S, 3, V, V) each, mixed in by ``stored_share``.
+        scene_variation: Scale of the variation; 0 takes photos as they are.
+        stored_share: Share of beginnings that come from the stored pairs.
+        clean_share: Share of fresh beginnings without a fault.
+        faults: Fewest and most faults of one photo.
+        taken_at: Long edge at which faults happen, pixels.
+        rng: Source of randomness.
+    """
+
+    def __init__(
+        self,
+        originals: torch.Tensor,
+        stored: Starts,
+        *,
+        scene_variation: float,
+        stored_share: float,
+        clean_share: float,
+        faults: tuple[int, int],
+        taken_at: int,
+        rng: np.random.Generator,
+    ) -> None:
+        self._originals, self._stored = originals, stored
+        self._variation, self._stored_share, self._clean_share = scene_variation, stored_share, clean_share
+        self._faults, self._taken_at = faults, taken_at
+        self.rng = rng
+
+    def draw(self, count: int) -> Starts:
+        """Draw ``count`` beginnings."""
+        rng = self.rng
+        from_stored = int(rng.binomial(count, self._stored_share))
+        fresh = self._fresh(count - from_stored)
+        rows = torch.from_numpy(rng.integers(len(self._stored.faulty), size=from_stored))
+        faulty = torch.cat((fresh.faulty, self._stored.faulty[rows]))
+        reference = torch.cat((fresh.reference, self._stored.reference[rows]))
+        flipped = torch.from_numpy(rng.random(count) < 0.5).view(-1, 1, 1, 1)
+        return Starts(torch.where(flipped, faulty.flip(-1), faulty), torch.where(flipped, reference.flip(-1), reference))
+
+    def _fresh(self, count: int) -> Starts:
+        rng = self.rng
+        rows = torch.from_numpy(rng.integers(len(self._originals), size=count))
+        scenes = vary_scenes(self._originals[rows], self._variation, rng)
+        faults = [() if rng.random() < self._clean_share else draw_faults(rng, *self._faults) for _ in range(count)]
+        return Starts(apply_faults(scenes, faults, [rng] * count, taken_at=self._taken_at), scenes)
+
+
+def vary_scenes(images: torch.Tensor, variation: float, rng: np.random.Generator) -> torch.Tensor:
+    """Render photos as if light, colour and haze had been a little different that day.
+
+    Args:
+        images: (N, 3, H, W) float in [0, 1].
+        variation: Scale; 0 returns the photos as they are.
+        rng: Source of randomness.
+
+    Returns:
+        (N, 3, H, W).
+    """
+    if variation == 0 or not len(images):
+        return images
+    spread = variation * torch.tensor([_SCENE_SPREAD[name] for name in SLIDER_NAMES])
+    drawn = torch.from_numpy(rng.standard_normal((len(images), len(spread)), dtype=np.float32)).clamp(-2, 2)
+    return render(images, clamp_settings(drawn * spread))
