@@ -6,6 +6,7 @@ import io
 import os
 import struct
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -265,46 +266,59 @@ def test_16_bit_gray_tiff_white_is_zero(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("compression", ["tiff_lzw", "packbits"])
-@pytest.mark.parametrize("shape", ["strips", "one"])
-def test_16_bit_tiff_in_packings_of_editors(tmp_path: Path, compression: str, shape: str) -> None:
+@pytest.mark.parametrize("layout", ["one strip", "strips", "tiles", "planes"])
+def test_16_bit_tiff_in_packings_of_editors(tmp_path: Path, compression: str, layout: str) -> None:
     samples = deep_array(3, 40, 30)
-    data = editors_tiff(samples, compression, rows=16 if shape == "strips" else 40, predictor=compression == "tiff_lzw")
-    (tmp_path / "a.tif").write_bytes(data)
+    (tmp_path / "a.tif").write_bytes(editors_tiff(samples, compression, layout))
     photo = read_photo(tmp_path / "a.tif")
-    assert photo.bit_depth == 16
+    assert (photo.bit_depth, photo.history) == (16, ("16-bit",))
     assert np.array_equal(np.rint(photo.pixels * 65535), samples)
 
 
-def editors_tiff(samples: np.ndarray, compression: str, rows: int, *, predictor: bool) -> bytes:
-    """A TIFF of 16 bits as photo editors write it; libtiff packs the strips (through Pillow, as rows of bytes)."""
+def editors_tiff(samples: np.ndarray, compression: str, layout: str) -> bytes:
+    """A TIFF of 16 bits as photo editors write it: LZW with differences between neighbours, or PackBits without."""
     height, width, channels = samples.shape
-    deltas = samples.copy()
-    if predictor:
-        deltas[:, 1:] -= samples[:, :-1]
-    strips = []
-    for start in range(0, height, rows):
-        band = deltas[start : start + rows].astype("<u2").view(np.uint8).reshape(-1, width * channels * 2)
-        buffer = io.BytesIO()
-        Image.fromarray(band).save(buffer, format="TIFF", compression=compression, tiffinfo={278: len(band)})
-        buffer.seek(0)
-        with tifffile.TiffFile(buffer) as packed:
-            page = packed.pages[0]
-            assert len(page.dataoffsets) == 1
-            strips.append(buffer.getvalue()[page.dataoffsets[0] :][: page.databytecounts[0]])
-    offsets = np.cumsum([8, *map(len, strips)])
+    rows, columns = (16, 16) if layout == "tiles" else (height if layout == "one strip" else 16, width)
+    planes = np.split(samples, channels, axis=-1) if layout == "planes" else [samples]
+    parts = [
+        plane[top : top + rows, left : left + columns]
+        for plane in planes
+        for top in range(0, height, rows)
+        for left in range(0, width, columns)
+    ]
+    if layout == "tiles":
+        parts = [np.pad(part, ((0, 16 - part.shape[0]), (0, 16 - part.shape[1]), (0, 0))) for part in parts]
+    packed = [_pack_by_libtiff(part, compression) for part in parts]
+    offsets, sizes = np.cumsum([8, *map(len, packed)])[:-1].tolist(), [len(part) for part in packed]
+    places = [(324, 4, offsets), (325, 4, sizes)] if layout == "tiles" else [(273, 4, offsets), (279, 4, sizes)]
+    shape = [(322, 3, [16]), (323, 3, [16])] if layout == "tiles" else [(278, 4, [rows])]
     tags = [
         (256, 4, [width]),
         (257, 4, [height]),
         (258, 3, [16] * channels),
         (259, 3, [5 if compression == "tiff_lzw" else 32773]),
         (262, 3, [2]),
-        (273, 4, offsets[:-1].tolist()),
         (277, 3, [channels]),
-        (278, 4, [rows]),
-        (279, 4, [len(strip) for strip in strips]),
-        (317, 3, [2 if predictor else 1]),
+        (284, 3, [2 if layout == "planes" else 1]),
+        (317, 3, [2 if compression == "tiff_lzw" else 1]),
+        *places,
+        *shape,
     ]
-    return _tiff(tags, b"".join(strips))
+    return _tiff(sorted(tags), b"".join(packed))
+
+
+def _pack_by_libtiff(part: np.ndarray, compression: str) -> bytes:
+    deltas = part.copy()
+    if compression == "tiff_lzw":
+        deltas[:, 1:] -= part[:, :-1]
+    row_bytes = deltas.astype("<u2").view(np.uint8).reshape(len(part), -1)
+    buffer = io.BytesIO()
+    Image.fromarray(row_bytes).save(buffer, format="TIFF", compression=compression, tiffinfo={278: len(part)})
+    buffer.seek(0)
+    with tifffile.TiffFile(buffer) as file:
+        page = file.pages[0]
+        assert len(page.dataoffsets) == 1
+        return buffer.getvalue()[page.dataoffsets[0] :][: page.databytecounts[0]]
 
 
 def _tiff(tags: list[tuple[int, int, list[int]]], data: bytes) -> bytes:
@@ -320,6 +334,44 @@ def _tiff(tags: list[tuple[int, int, list[int]]], data: bytes) -> bytes:
             field = packed.ljust(4, b"\0")
         entries += struct.pack("<HHI", tag, kind, len(values)) + field
     return b"II*\0" + struct.pack("<I", start) + data + struct.pack("<H", len(tags)) + entries + bytes(4) + extra
+
+
+def test_16_bit_inks_are_read_at_8_bits_and_said(tmp_path: Path) -> None:
+    inks = np.zeros((8, 9, 4), np.uint16)
+    inks[..., 1:3] = 65535
+    tifffile.imwrite(tmp_path / "a.tif", inks, photometric="separated")
+    photo = read_photo(tmp_path / "a.tif")
+    assert (photo.bit_depth, photo.history) == (8, ("16-bit read as 8-bit", "cmyk->srgb without profile"))
+    assert photo.pixels[0, 0].tolist() == [1, 0, 0]
+
+
+@pytest.mark.parametrize("associated", [False, True])
+def test_16_bit_tiff_with_alpha_gives_straight_colours(tmp_path: Path, associated: bool) -> None:
+    colour, alpha = np.full((4, 5, 3), 40_000, np.uint16), np.full((4, 5, 1), 32_768, np.uint16)
+    stored = (colour * (32_768 / 65_535)).round().astype(np.uint16) if associated else colour
+    kind = "assocalpha" if associated else "unassalpha"
+    tifffile.imwrite(
+        tmp_path / "a.tif", np.concatenate([stored, alpha], axis=-1), photometric="rgb", extrasamples=[kind]
+    )
+    photo = read_photo(tmp_path / "a.tif")
+    assert np.abs(photo.pixels * 65535 - 40_000).max() < 2
+    assert photo.alpha is not None
+    assert np.array_equal(np.rint(photo.alpha * 65535), alpha[..., 0])
+
+
+def test_a_deep_tiff_is_turned_upright(tmp_path: Path) -> None:
+    samples = deep_array(3, 6, 9)
+    tifffile.imwrite(tmp_path / "a.tif", samples, photometric="rgb", extratags=[(274, 3, 1, 6, True)])
+    photo = read_photo(tmp_path / "a.tif")
+    assert photo.history == ("16-bit", "exif-rotated 6")
+    assert np.array_equal(np.rint(photo.pixels * 65535), np.rot90(samples, k=-1))
+
+
+def test_thousands_of_channels_are_refused_before_they_fill_the_memory(tmp_path: Path) -> None:
+    tifffile.imwrite(
+        tmp_path / "a.tif", np.zeros((4, 5, 40), np.uint16), photometric="minisblack", planarconfig="contig"
+    )
+    assert "40 channels" in reason(tmp_path / "a.tif")
 
 
 def test_float_tiff(tmp_path: Path) -> None:
@@ -526,7 +578,7 @@ def test_truncated_files(tmp_path: Path, kind: str, keep: float) -> None:
     elif kind == "tif16":
         tifffile.imwrite(path, noise.astype(np.uint16) * 257, photometric="rgb")
     elif kind == "tif-packed":
-        path.write_bytes(editors_tiff(noise.astype(np.uint16), "tiff_lzw", 16, predictor=True))
+        path.write_bytes(editors_tiff(noise.astype(np.uint16), "tiff_lzw", "strips"))
     else:
         Image.fromarray(noise).save(path)
     data = path.read_bytes()
@@ -557,6 +609,16 @@ def test_max_pixels_is_exact_and_independent_of_pillows_own_limit(
     assert read_photo(path, max_pixels=100).pixels.shape == (10, 10, 3)
     assert Image.MAX_IMAGE_PIXELS == 3
     assert reason(path, max_pixels=99).startswith("too large")
+
+
+def test_many_threads_read_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3)
+    paths = [as_file(tmp_path / f"{index}.png", Image.fromarray(photo_array() // (index + 1))) for index in range(6)]
+    with ThreadPoolExecutor(4) as pool:
+        photos = list(pool.map(read_photo, paths * 10))
+    for index, photo in enumerate(photos):
+        assert np.array_equal(to_uint8(photo.pixels), photo_array() // (index % 6 + 1))
+    assert Image.MAX_IMAGE_PIXELS == 3
 
 
 def test_max_pixels_holds_for_deep_tiff(tmp_path: Path) -> None:
@@ -604,7 +666,7 @@ def test_random_bytes_are_a_photo_or_rejected(tmp_path: Path, head: bytes, tail:
 
 
 def _samples_of_all_kinds() -> list[bytes]:
-    result = [png16.encode(deep_array(4, 6, 7)), editors_tiff(deep_array(3, 6, 7), "tiff_lzw", 3, predictor=True)]
+    result = [png16.encode(deep_array(4, 6, 7)), editors_tiff(deep_array(3, 20, 18), "tiff_lzw", "tiles")]
     exif = Image.Exif()
     exif[0x0112] = 6
     for kind in ("JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP"):
@@ -661,11 +723,10 @@ def test_lossless_round_trip(tmp_path: Path, suffix: str, bit_depth: int, with_a
     assert sorted(entry.name for entry in tmp_path.iterdir()) == [path.name]
 
 
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp"])
-@pytest.mark.parametrize("bit_depth", [8, 16])
+@pytest.mark.parametrize(
+    ("suffix", "bit_depth"), [(".png", 8), (".jpg", 8), (".tif", 8), (".webp", 8), (".png", 16), (".tif", 16)]
+)
 def test_profile_and_exif_are_embedded(tmp_path: Path, suffix: str, bit_depth: int) -> None:
-    if bit_depth == 16 and suffix in (".jpg", ".webp"):
-        pytest.skip("8 bits only, checked elsewhere")
     exif = Image.Exif()
     exif[0x010F] = "Maker"
     path = tmp_path / f"a{suffix}"
