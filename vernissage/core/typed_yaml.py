@@ -10,7 +10,6 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
-import annotated_types
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 from ruamel.yaml import YAML
@@ -377,16 +376,14 @@ def _sequence_words(arguments: tuple[Any, ...]) -> str:
 
 
 def _bounds_words(metadata: Sequence[Any]) -> str:
-    low = high = ""
-    for part in metadata:
-        if isinstance(part, annotated_types.Ge):
-            low = f"from {_short_number(part.ge)}"
-        elif isinstance(part, annotated_types.Gt):
-            low = f"above {_short_number(part.gt)}"
-        elif isinstance(part, annotated_types.Le):
-            high = f"to {_short_number(part.le)}"
-        elif isinstance(part, annotated_types.Lt):
-            high = f"below {_short_number(part.lt)}"
+    # Pydantic keeps each bound as an object with one attribute named after it.
+    bounds = {
+        name: getattr(part, name) for part in metadata for name in ("ge", "gt", "le", "lt") if hasattr(part, name)
+    }
+    low = f"from {_short_number(bounds['ge'])}" if "ge" in bounds else ""
+    low = f"above {_short_number(bounds['gt'])}" if "gt" in bounds else low
+    high = f"to {_short_number(bounds['le'])}" if "le" in bounds else ""
+    high = f"below {_short_number(bounds['lt'])}" if "lt" in bounds else high
     if low.startswith("above") and high.startswith("to "):
         high = "up " + high
     if not low and high.startswith("to "):
