@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,6 +13,9 @@ from vernissage.retoucher.prepare.degrade import degrade
 from vernissage.retoucher.prepare.ingest import ingest
 from vernissage.retoucher.prepare.resize import resize_photos
 from vernissage.retoucher.prepare.score import score_photos
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture(scope="session")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from PIL import Image
 
 from vernissage.core.params import Annotate, Degrade, Photos, Resize
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PHOTOS = Photos(sample_crops=3, sample_crop_share=(0.5, 0.9), max_pixels=1_000_000, max_reject_fraction=0.9)
 RESIZE = Resize(long_edge=48, min_edge=16)
@@ -20,7 +23,9 @@ def picture(seed: int, width: int = 72, height: int = 54, *, grey: bool = False)
     """(height, width, 3) uint8: gradients, discs and a little grain, another scene for each seed."""
     rng = np.random.default_rng(seed)
     y, x = np.meshgrid((np.arange(height) + 0.5) / height, (np.arange(width) + 0.5) / width, indexing="ij")
-    planes = rng.uniform(0.2, 0.7, 3) + np.einsum("hwk,kc->hwc", np.stack((x, y), axis=2) - 0.5, rng.normal(0, 0.3, (2, 3)))
+    planes = rng.uniform(0.2, 0.7, 3) + np.einsum(
+        "hwk,kc->hwc", np.stack((x, y), axis=2) - 0.5, rng.normal(0, 0.3, (2, 3))
+    )
     for _ in range(10):
         cx, cy, radius = *rng.uniform(0, 1, 2), rng.uniform(0.05, 0.3)
         planes += rng.normal(0, 0.25, 3) * (np.hypot(x - cx, y - cy) < radius)[..., np.newaxis]

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -11,6 +11,9 @@ from vernissage.core.files import sha256_file
 from vernissage.retoucher.prepare.collect import collect
 from vernissage.retoucher.prepare.ingest import ingest
 from vernissage.retoucher.prepare.tables import COLLECTED_COLUMNS, read_table
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture

@@ -155,7 +155,8 @@ def test_a_stranger_in_the_photo_folder_is_reported_and_left(mine: Path) -> None
     stranger.write_text("hello")
     report = run(mine)
     assert stranger.exists()
-    assert [o.reason for o in report.outcomes if o.file.endswith("readme.txt")][0].startswith("lies in the dataset")
+    (reason,) = (o.reason for o in report.outcomes if o.file.endswith("readme.txt"))
+    assert reason.startswith("lies in the dataset")
 
 
 def test_photos_that_are_listed_but_not_here_stop_the_run(mine: Path) -> None:
@@ -171,7 +172,10 @@ def test_photos_that_are_listed_but_not_here_stop_the_run(mine: Path) -> None:
         (lambda root: root / "nowhere", "no such folder"),
         (lambda root: write_picture(root / "file.png", 1), "is a file"),
         (lambda root: (root / "ingest").mkdir() or root / "ingest", "inside the dataset"),
-        (lambda root: (root / "ingest" / "photos").mkdir(parents=True) or root / "ingest" / "photos", "inside the dataset"),
+        (
+            lambda root: (root / "ingest" / "photos").mkdir(parents=True) or root / "ingest" / "photos",
+            "inside the dataset",
+        ),
         (lambda root: root, "contains the dataset"),
         (lambda root: (root / "empty" / "deeper").mkdir(parents=True) or root / "empty", "no files"),
     ],

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -22,6 +22,9 @@ from vernissage.retoucher.prepare.tables import (
     read_table,
     write_table,
 )
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def raw_folder(root: Path, files: list[Path]) -> Path:

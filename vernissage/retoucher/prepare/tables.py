@@ -40,15 +40,13 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> None
     Raises:
         ValueError: If a row has other keys.
     """
-    buffer = io.StringIO(newline="")
-    writer = csv.DictWriter(buffer, columns, lineterminator="\n", extrasaction="raise", restval=None)
-    writer.writeheader()
+    lines = [_line(columns)]
     for row in rows:
-        missing = [column for column in columns if column not in row]
-        if missing:
-            raise ValueError(f"{path}: row without {missing}; expected the columns {', '.join(columns)}")
-        writer.writerow(row)
-    atomic_write_text(path, buffer.getvalue())
+        if set(row) != set(columns):
+            odd = sorted(set(row) ^ set(columns))
+            raise ValueError(f"{path}: a row differs in {', '.join(odd)}; expected the columns {', '.join(columns)}")
+        lines.append(_line([row[column] for column in columns]))
+    atomic_write_text(path, "".join(lines))
 
 
 def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
@@ -84,3 +82,10 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
             )
         rows.append(dict(zip(columns, line, strict=True)))
     return rows
+
+
+def _line(cells: Sequence[object]) -> str:
+    buffer = io.StringIO(newline="")
+    # The csv module quotes the characters of its own line end: after "\n" alone a "\r" in a name would break the row.
+    csv.writer(buffer, lineterminator="\r\n").writerow(cells)
+    return buffer.getvalue().removesuffix("\r\n") + "\n"
