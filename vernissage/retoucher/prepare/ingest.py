@@ -34,7 +34,8 @@ _LITTER = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx"})
 _UNFINISHED = ".tmp-"
 _COPY_BLOCK = 1 << 20
 _SPARE_BYTES = 64 << 20
-_MOST_READERS = 4
+# A photo of 50 megapixels takes about 2 GB while it is decoded.
+_MOST_READERS = 2
 _DIGITS_IN_NAME = 8
 # The manifest is written after as many new photos, so that even a killed run leaves few to be looked at again.
 _PHOTOS_PER_MANIFEST = 200

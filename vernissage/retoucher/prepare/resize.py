@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
     from vernissage.core.params import Photos, Resize
 
-_MOST_READERS = 4
+# A photo of 50 megapixels takes about 2 GB while it is decoded.
+_MOST_READERS = 2
 
 
 @dataclass(frozen=True)
