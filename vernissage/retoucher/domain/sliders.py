@@ -42,7 +42,16 @@ SLIDERS: tuple[Slider, ...] = (
     Slider("temperature", -1, 1, 0.8, "EV red, -EV blue", "warmer: more red, less blue", "Temp", "white balance"),
     Slider("tint", -1, 1, 0.5, "-EV green", "more magenta, less green", "Tint", "white balance"),
     Slider("saturation", -1, 1, 1.5, "log2 gain", "stronger colours", "Saturation", "color balance rgb"),
-    Slider("denoise", 0, 1, 0.1, "noise sd", "smooths grain, keeps edges", "Luminance noise reduction", "denoise (profiled)"),
+    Slider(
+        "denoise",
+        0,
+        1,
+        0.1,
+        "noise sd",
+        "smooths grain, keeps edges",
+        "Luminance noise reduction",
+        "denoise (profiled)",
+    ),
     Slider("sharpen", 0, 1, 2.0, "x detail", "adds back fine detail", "Sharpening", "sharpen"),
 )
 

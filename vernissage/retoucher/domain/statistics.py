@@ -40,20 +40,22 @@ def photo_statistics(images: torch.Tensor) -> list[dict[str, float]]:
     return [dict(zip(STATISTIC_NAMES, row, strict=True)) for row in table.tolist()]
 
 
-def statistics_table(images: torch.Tensor) -> torch.Tensor:
+def statistics_table(images: torch.Tensor, *, colour_stride: int = 1) -> torch.Tensor:
     """As :func:`photo_statistics`, as one table.
 
     Args:
         images: (N, 3, H, W) float in [0, 1], encoded sRGB.
+        colour_stride: Look at every n-th row and column only for percentiles and colour, where speed matters.
 
     Returns:
         (N, len(STATISTIC_NAMES)) float.
     """
     grey = luma(images)
     flat = grey.flatten(1)
+    thin = images[..., ::colour_stride, ::colour_stride]
     levels = torch.tensor([p / 100 for p in LUMA_PERCENTILES], dtype=images.dtype, device=images.device)
-    percentiles = torch.quantile(_at_most(flat, 1 << 20), levels, dim=1).T
-    lab = rgb_to_lab(images)
+    percentiles = torch.quantile(_at_most(luma(thin).flatten(1), 1 << 20), levels, dim=1).T
+    lab = rgb_to_lab(thin)
     chroma = torch.hypot(lab[:, 1], lab[:, 2])
     candidates = ((lab[:, 0] > 15) & (lab[:, 0] < 95) & (chroma < 40)).to(images.dtype)
     weight = candidates.flatten(1).sum(dim=1).clamp_min(1.0)

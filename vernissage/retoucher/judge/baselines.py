@@ -116,7 +116,9 @@ def greedy_juror_search(actions: ActionTable, juror: Juror, view: int, margin: f
     return run
 
 
-def all_baselines(actions: ActionTable, horizon: int, juror: Juror, view: int, rng: np.random.Generator) -> list[Baseline]:
+def all_baselines(
+    actions: ActionTable, horizon: int, juror: Juror, view: int, rng: np.random.Generator
+) -> list[Baseline]:
     """Every baseline of the benchmark.
 
     Args:

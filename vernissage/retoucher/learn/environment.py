@@ -107,7 +107,9 @@ class RetouchEnv(VectorEnv):  # type: ignore[misc]
         self.render_mode = None
         self._slots: _Slots | None = None
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
         """Begin new episodes in every slot; randomness belongs to the source, so a seed is refused.
 
         Raises:
@@ -118,9 +120,7 @@ class RetouchEnv(VectorEnv):  # type: ignore[misc]
         self._slots = self._begin(self.num_envs)
         return self._observe(), {}
 
-    def step(
-        self, actions: np.ndarray
-    ) -> tuple[Observation, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    def step(self, actions: np.ndarray) -> tuple[Observation, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Apply one action per slot; ended episodes are replaced by new ones.
 
         Args:
@@ -138,7 +138,9 @@ class RetouchEnv(VectorEnv):  # type: ignore[misc]
             raise RuntimeError("RetouchEnv.step was called before reset")
         chosen = torch.as_tensor(np.asarray(actions), dtype=torch.long)
         if chosen.shape != (self.num_envs,) or not bool(((chosen >= 0) & (chosen < self.actions.count)).all()):
-            raise ValueError(f"actions: got {actions!r}, expected ({self.num_envs},) from 0 to {self.actions.count - 1}")
+            raise ValueError(
+                f"actions: got {actions!r}, expected ({self.num_envs},) from 0 to {self.actions.count - 1}"
+            )
         stopped = chosen == self.actions.stop
         slots.settings = self.actions.apply(slots.settings, chosen)
         slots.edits = slots.edits + (~stopped).long()
@@ -149,6 +151,27 @@ class RetouchEnv(VectorEnv):  # type: ignore[misc]
         truncated = ~stopped & (slots.edits >= self.horizon)
         infos = self._restart(stopped | truncated)
         return self._observe(), rewards.numpy().astype(np.float32), stopped.numpy(), truncated.numpy(), infos
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Everything that the slots hold, for a checkpoint; empty before the first reset."""
+        return {} if self._slots is None else {name: value.clone() for name, value in vars(self._slots).items()}
+
+    def restore(self, state: dict[str, torch.Tensor]) -> None:
+        """Put back what :meth:`state` returned."""
+        self._slots = _Slots(**{name: value.clone() for name, value in state.items()})
+
+    def observation(self) -> Observation:
+        """What the agent sees now.
+
+        Raises:
+            RuntimeError: If called before :meth:`reset`.
+        """
+        return self._observe()
+
+    def fresh_slots(self) -> np.ndarray:
+        """(N,) bool: slots whose episode has just begun."""
+        slots = self._slots
+        return np.ones(self.num_envs, bool) if slots is None else (slots.last_action.sum(dim=1) == 0).numpy()
 
     def _begin(self, count: int) -> _Slots:
         starts = self.source.draw(count)

@@ -43,12 +43,16 @@ def picture_statistics(images: torch.Tensor) -> torch.Tensor:
         (N, PICTURE_STATISTICS) float, without gradient.
     """
     with torch.no_grad():
-        shares = histograms(images, HISTOGRAM_BINS)
+        # Every second row and column tell the same histogram at a quarter of the price.
+        shares = histograms(images[..., ::2, ::2], HISTOGRAM_BINS)
         scale = torch.tensor([_STATISTIC_SCALE.get(name, 1.0) for name in STATISTIC_NAMES]).to(images)
-        return torch.cat((shares.flatten(1) * 4, shares.cumsum(dim=2).flatten(1), statistics_table(images) * scale), dim=1)
+        table = statistics_table(images, colour_stride=2)
+        # Where black and white lie says more about contrast and exposure than any other two numbers.
+        ends = torch.cat((images.amin(dim=(2, 3)), images.amax(dim=(2, 3))), dim=1)
+        return torch.cat((shares.flatten(1) * 4, shares.cumsum(dim=2).flatten(1), table * scale, ends * 2), dim=1)
 
 
-PICTURE_STATISTICS = 2 * 4 * HISTOGRAM_BINS + len(STATISTIC_NAMES)
+PICTURE_STATISTICS = 2 * 4 * HISTOGRAM_BINS + len(STATISTIC_NAMES) + 6
 
 
 class PictureTrunk(nn.Module):
@@ -121,7 +125,9 @@ class RankJuror:
         try:
             names, size = list(spec["members"]), int(spec["size"])
         except (KeyError, TypeError, ValueError) as error:
-            raise CorruptArtifact(f"{folder / 'juror.json'}: {error!r}; make it again with `dvc repro juror`") from error
+            raise CorruptArtifact(
+                f"{folder / 'juror.json'}: {error!r}; make it again with `dvc repro juror`"
+            ) from error
         members = []
         for name in names:
             tensors, _ = load_weights(folder, name=name)

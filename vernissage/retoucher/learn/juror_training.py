@@ -138,7 +138,14 @@ def _train_member(
             losses = (ranking.item(), scale.item())
             sums += losses
             progress.advance(1, member=member, epoch=epoch, ranking=losses[0], scale=losses[1])
-        curves.append({"member": member, "epoch": epoch, "ranking_loss": float(sums[0] / batches), "scale_loss": float(sums[1] / batches)})
+        curves.append(
+            {
+                "member": member,
+                "epoch": epoch,
+                "ranking_loss": float(sums[0] / batches),
+                "scale_loss": float(sums[1] / batches),
+            }
+        )
     return network
 
 

@@ -12,9 +12,10 @@ from vernissage.retoucher.domain.faults import apply_faults, draw_faults
 from vernissage.retoucher.domain.render import clamp_settings, render
 from vernissage.retoucher.domain.sliders import SLIDER_NAMES
 
-# Spread of each slider when another scene is imagined: a darker room, a warmer lamp, a hazier day.
+# Spread of each slider when another scene is imagined: a darker room, a warmer lamp, duller colours. Exposure and
+# contrast vary little, the tone curve much: cameras put black and white near the ends whatever the scene is.
 _SCENE_SPREAD = {
-    "exposure": 0.30, "contrast": 0.15, "highlights": 0.40, "shadows": 0.40, "temperature": 0.20, "tint": 0.10,
+    "exposure": 0.10, "contrast": 0.05, "highlights": 0.50, "shadows": 0.50, "temperature": 0.15, "tint": 0.10,
     "saturation": 0.20, "denoise": 0.0, "sharpen": 0.0,
 }  # fmt: skip
 
@@ -100,7 +101,9 @@ class SceneStarts:
         faulty = torch.cat((fresh.faulty, self._stored.faulty[rows]))
         reference = torch.cat((fresh.reference, self._stored.reference[rows]))
         flipped = torch.from_numpy(rng.random(count) < 0.5).view(-1, 1, 1, 1)
-        return Starts(torch.where(flipped, faulty.flip(-1), faulty), torch.where(flipped, reference.flip(-1), reference))
+        return Starts(
+            torch.where(flipped, faulty.flip(-1), faulty), torch.where(flipped, reference.flip(-1), reference)
+        )
 
     def _fresh(self, count: int) -> Starts:
         rng = self.rng
