@@ -20,8 +20,9 @@ class Sb3RetouchEnv(VecEnv):  # type: ignore[misc]
     """
 
     def __init__(self, env: RetouchEnv) -> None:
-        super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
+        # Before the base class, which already asks for the render mode.
         self.env = env
+        super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
         self._actions: np.ndarray | None = None
 
     def reset(self) -> VecEnvObs:

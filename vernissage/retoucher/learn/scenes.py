@@ -106,6 +106,8 @@ class SceneStarts:
         )
 
     def _fresh(self, count: int) -> Starts:
+        if not count:  # one photo is drawn, and it is a stored one
+            return Starts(self._originals[:0], self._originals[:0])
         rng = self.rng
         rows = torch.from_numpy(rng.integers(len(self._originals), size=count))
         scenes = vary_scenes(self._originals[rows], self._variation, rng)

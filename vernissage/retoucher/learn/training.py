@@ -146,33 +146,40 @@ def validate(network: PolicyNet, pairs: Starts, harm_aversion: float, *, plan_on
     }
 
 
+@dataclass(frozen=True)
+class Thumbnails:
+    """What a training looks at.
+
+    Attributes:
+        originals: (M, 3, V, V) float in [0, 1], photos of the train split.
+        stored: Stored train pairs.
+        held_out: Stored validation pairs.
+    """
+
+    originals: torch.Tensor
+    stored: Starts
+    held_out: Starts
+
+
 class RetoucherTrainer:
     """Runs both phases and resumes where the last checkpoint left off.
 
     Args:
-        originals: (M, 3, V, V) thumbnails of the train split.
-        stored: Stored train pairs.
-        held_out: Stored validation pairs.
+        data: Photos and pairs.
         juror: Scores pictures in the reward.
         settings: How to train.
         checkpoint: Folder of the checkpoint, outside DVC, one per data and settings.
     """
 
     def __init__(
-        self,
-        originals: torch.Tensor,
-        stored: Starts,
-        held_out: Starts,
-        juror: Juror,
-        settings: RetoucherTraining,
-        checkpoint: Path,
+        self, data: Thumbnails, juror: Juror, settings: RetoucherTraining, checkpoint: Path
     ) -> None:
-        self.settings, self.held_out, self.checkpoint = settings, held_out, checkpoint
+        self.settings, self.held_out, self.checkpoint = settings, data.held_out, checkpoint
         torch.manual_seed(derive_seed(settings.seed, "retoucher") % 2**63)
         np.random.seed(derive_seed(settings.seed, "sb3") % 2**32)  # noqa: NPY002 - stable-baselines3 shuffles with it
         self.source = SceneStarts(
-            originals,
-            stored,
+            data.originals,
+            data.stored,
             scene_variation=settings.scene_variation,
             stored_share=settings.stored_share,
             clean_share=settings.clean_share,
@@ -180,7 +187,7 @@ class RetoucherTrainer:
             taken_at=settings.taken_at,
             rng=numpy_generator(settings.seed, "starts"),
         )
-        self.network = PolicyNet(settings.spec, slider_sensitivity(originals[:256]))
+        self.network = PolicyNet(settings.spec, slider_sensitivity(data.originals[:256]))
         self.planner = PlannerTrainer(self.network, self.source, settings.planner)
         self.env = RetouchEnv(
             self.source,
@@ -206,7 +213,7 @@ class RetoucherTrainer:
         if saved is not None and saved.facts["phase"] == "ppo":
             self._restore_ppo(saved, ppo)
         self._reinforce(ppo)
-        self.network.load_state_dict(self.best.tensors)
+        self.network.to("cpu").load_state_dict(self.best.tensors)
         shutil.rmtree(self.checkpoint, ignore_errors=True)
         summary = {
             "kept_from": self.best.phase,
