@@ -43,8 +43,10 @@ __all__ = [
     "RetoucherBenchmark",
     "RetoucherRobustness",
     "RetoucherTrain",
+    "RetoucherValidate",
     "Robustness",
     "Train",
+    "Validate",
     "describe",
     "load_params",
     "parse_override",
@@ -55,6 +57,8 @@ PARAMS_FILE = Path("params.yaml")
 
 Share = Annotated[Real, Field(gt=0, le=1)]
 ShareInterval = Annotated[tuple[Share, Share], LIST_AS_TUPLE]
+Shares = Annotated[tuple[Share, ...], Field(min_length=1, max_length=16), LIST_AS_TUPLE]
+Channels = Annotated[tuple[Annotated[int, Field(ge=1, le=4096)], ...], Field(min_length=1, max_length=12), LIST_AS_TUPLE]
 
 
 class Photos(Section):
@@ -214,31 +218,24 @@ class Juror(Section):
         ge=1,
         le=64,
     )
-    width: int = knob(
-        "Channels of the first layer; more can tell finer differences and need more photos and time.",
+    ladders: int = knob(
+        "Photos that are made worse step by step for training; more help until the photos run out of variety.",
         stages="juror",
-        unit="channels",
-        ge=4,
-        le=1_024,
-    )
-    pool: int = knob(
-        "Comparisons that are drawn for training; more help until the photos themselves run out of variety.",
-        stages="juror",
-        unit="pairs",
+        unit="ladders",
         ge=1,
-        le=100_000_000,
+        le=10_000_000,
     )
     epochs: int = knob(
-        "Times that training goes through the pool; more fit it more closely.",
+        "Times that training goes through the ladders; more fit it more closely.",
         stages="juror",
         unit="epochs",
         ge=1,
         le=100_000,
     )
     batch: int = knob(
-        "Comparisons per step; larger is steadier and needs more memory.",
+        "Ladders per step; larger is steadier and needs more memory.",
         stages="juror",
-        unit="pairs",
+        unit="ladders",
         ge=1,
         le=65_536,
     )
@@ -249,13 +246,45 @@ class Juror(Section):
         gt=0,
         le=10_000,
     )
-    original_score: Real = knob(
-        "Score of a typical untouched photo, which fixes the scale; it leaves room above for better ones.",
+    scene_variation: Real = knob(
+        "How far light and colour of the train photos are varied before they are made worse; 0 takes them as they are.",
         stages="juror",
-        unit="points of 10",
-        gt=0,
-        lt=10,
+        unit="x usual scenes",
+        ge=0,
+        le=4,
     )
+
+
+class RetoucherValidate(Section):
+    """Where the gate in front of the retoucher's training draws its lines."""
+
+    max_category_share: Real = knob(
+        "Largest share of the pairs that one category may have where there are several; lower it to force balance.",
+        stages="validate@retoucher",
+        unit="share of pairs",
+        gt=0,
+        le=1,
+    )
+    clean_tolerance: Real = knob(
+        "How far the share of clean pairs may be from degrade.clean_share, beyond rounding.",
+        stages="validate@retoucher",
+        unit="share of pairs",
+        ge=0,
+        le=1,
+    )
+    kind_tolerance: Real = knob(
+        "How much more or less often than the others a kind of fault may occur, beyond four standard errors.",
+        stages="validate@retoucher",
+        unit="share of the expected",
+        ge=0,
+        le=10,
+    )
+
+
+class Validate(Section):
+    """Gates, one section per system."""
+
+    retoucher: RetoucherValidate
 
 
 class RetoucherTrain(Section):
@@ -281,6 +310,51 @@ class RetoucherTrain(Section):
         unit="edits",
         ge=1,
         le=256,
+    )
+    strengths: Shares = knob(
+        "Sizes of one edit as shares of a slider's range, each in both directions; finer ones need a longer horizon.",
+        stages="train@retoucher",
+        unit="share of the range",
+    )
+    widths: Channels = knob(
+        "Channels of the convolutions that look at a photo; wider ones need more photos and time.",
+        stages="train@retoucher",
+        unit="channels",
+    )
+    scene_variation: Real = knob(
+        "How far light and colour of the train photos are varied; raise it when few photos make the agent presumptuous.",
+        stages="train@retoucher",
+        unit="x usual scenes",
+        ge=0,
+        le=4,
+    )
+    stored_share: Real = knob(
+        "Share of episodes that begin with a stored pair, the rest with a fresh draw; stored ones include compression.",
+        stages="train@retoucher",
+        unit="share of episodes",
+        ge=0,
+        le=1,
+    )
+    harm_aversion: Real = knob(
+        "Extra price of ending farther from what was meant than the photo began; higher leaves doubtful photos alone.",
+        stages="train@retoucher",
+        unit="x error",
+        ge=0,
+        le=100,
+    )
+    planner_batch: int = knob(
+        "Pictures per step of the planner; larger is steadier and needs more memory.",
+        stages="train@retoucher",
+        unit="pictures",
+        ge=1,
+        le=65_536,
+    )
+    planner_lr_scale: Real = knob(
+        "The planner's learning rate as a multiple of `lr` x `lr_scale`; supervised learning bears a higher one.",
+        stages="train@retoucher",
+        unit="x lr",
+        gt=0,
+        le=10_000,
     )
     slots: int = knob(
         "Photos that are edited side by side; more use the processor better and need more memory.",
@@ -450,6 +524,7 @@ class Params(Section):
     annotate: Annotate
     degrade: Degrade
     juror: Juror
+    validate_: Validate = knob("Gates in front of training.", alias="validate")
     train: Train
     benchmark: Benchmark
     robustness: Robustness
@@ -462,7 +537,7 @@ class Params(Section):
         for key, name in self.systems.items():
             if key != name:
                 raise ValueError(f"systems.{key} = {name!r}: expected the same name on both sides, {key}: {key}")
-            for section in (Train, Benchmark, Robustness):
+            for section in (Validate, Train, Benchmark, Robustness):
                 if name not in section.model_fields:
                     known = suggestion(name, list(section.model_fields))
                     raise ValueError(f"systems.{name}: there is no section {section.__name__.lower()}.{name}{known}")

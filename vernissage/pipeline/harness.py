@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import signal
 import sys
 import time
@@ -23,6 +22,7 @@ import psutil
 from vernissage.core.devices import configure_torch
 from vernissage.core.errors import BadParams, GateFailed, NotEnoughDisk, VernissageError
 from vernissage.core.files import atomic_write_json, require_free_space
+from vernissage.core.folders import scratch_folder
 from vernissage.core.logs import configure_logging, telemetry_off
 from vernissage.core.params import Params, load_params
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-SCRATCH_VARIABLE = "VERNISSAGE_SCRATCH"
 STATUS_FILE = "status.json"
 INTERRUPTED_EXIT_CODE = 128 + signal.SIGINT
 TERMINATED_EXIT_CODE = 128 + signal.SIGTERM
@@ -65,14 +64,6 @@ class Ending:
     state: State
     message: str
     exit_code: int
-
-
-def scratch_folder(stage: str) -> Path:
-    """Return the folder for what a stage keeps outside DVC (status, checkpoints): `scratch/<stage>`.
-
-    The environment variable VERNISSAGE_SCRATCH names another place than `scratch`.
-    """
-    return Path(os.environ.get(SCRATCH_VARIABLE) or "scratch") / stage
 
 
 def run_stage(name: str, work: Callable[[Params], None], *, torch: bool = False, disk_gb: float = 0.5) -> NoReturn:

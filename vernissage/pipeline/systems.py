@@ -1,4 +1,4 @@
-"""What the pipeline asks of a wing, where a wing's files lie, and the main of every stage that exists once per system.
+"""What the pipeline asks of a wing, and the main of every stage that exists once per system.
 
 The pipeline imports no wing. `stages/systems.py` holds the table of rows and hands it over:
 
@@ -8,76 +8,18 @@ The pipeline imports no wing. `stages/systems.py` holds the table of rows and ha
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from vernissage.core.errors import BadParams
+from vernissage.core.folders import SystemFolders
 from vernissage.core.typed_yaml import suggestion
-from vernissage.pipeline.harness import run_stage, scratch_folder
+from vernissage.pipeline.harness import run_stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from vernissage.core.gate_spec import Gate
     from vernissage.core.params import Params
-
-
-@dataclass(frozen=True)
-class SystemFolders:
-    """Where the files of one system lie: the same places for every system, so that dvc.yaml can loop over names.
-
-    Attributes:
-        name: The system, such as `retoucher`.
-        root: The project's folder; stages run inside it.
-    """
-
-    name: str
-    root: Path = Path()
-
-    @property
-    def ready(self) -> Path:
-        """The dataset that training reads."""
-        return self.root / "data" / self.name / "ready"
-
-    @property
-    def gate(self) -> Path:
-        """What the gate found in the dataset."""
-        return self.root / "data" / self.name / "gate"
-
-    @property
-    def model(self) -> Path:
-        """The trained weights."""
-        return self.root / "models" / self.name
-
-    @property
-    def training(self) -> Path:
-        """Curves and summary of the training."""
-        return self.root / "runs" / self.name / "train"
-
-    @property
-    def benchmark(self) -> Path:
-        """Per-item tables against the baselines."""
-        return self.root / "runs" / self.name / "benchmark"
-
-    @property
-    def robustness(self) -> Path:
-        """One row per robustness case."""
-        return self.root / "runs" / self.name / "robustness"
-
-    @property
-    def metrics(self) -> Path:
-        """The numbers that git keeps."""
-        return self.root / "metrics" / f"{self.name}.json"
-
-    @property
-    def plots(self) -> Path:
-        """The curves and pictures that git keeps."""
-        return self.root / "plots" / self.name
-
-    def scratch(self, stage: str) -> Path:
-        """Return the folder outside DVC for checkpoints of `stage` (`train`, say) of this system."""
-        return scratch_folder(f"{stage}@{self.name}")
 
 
 class System(Protocol):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,10 +12,13 @@ from skimage.exposure import equalize_adapthist
 
 from vernissage.retoucher.domain.colour import linear_to_srgb, luma, srgb_to_linear
 from vernissage.retoucher.domain.filters import resize_square
+from vernissage.retoucher.domain.quality import psnr
 from vernissage.retoucher.domain.render import render
 from vernissage.retoucher.domain.sliders import SLIDER_COUNT
 from vernissage.retoucher.learn.actions import ActionTable
+from vernissage.retoucher.learn.dataset import Pair, load_photo
 from vernissage.retoucher.learn.juror import Juror
+from vernissage.retoucher.learn.network import PolicySpec
 
 #: (N, 3, H, W) photos to (N, 3, H, W) results and (N,) number of edits.
 Method = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
@@ -40,45 +44,54 @@ def no_edit(photos: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return photos, torch.zeros(len(photos))
 
 
-def autocontrast(photos: torch.Tensor, cutoff: float = 0.005) -> tuple[torch.Tensor, torch.Tensor]:
-    """Stretch luma between its 0.5 % and 99.5 % percentiles, one linear map for all channels.
+def autocontrast(photos: torch.Tensor, setting: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Stretch luma between two percentiles to black and white, one linear map for all channels.
 
     Args:
         photos: (N, 3, H, W) float in [0, 1].
-        cutoff: Share of pixels that may clip at each end.
+        setting: Share of pixels that may clip at each end.
 
     Returns:
         Results and one edit per photo.
     """
-    ends = torch.quantile(luma(photos).flatten(1), torch.tensor([cutoff, 1 - cutoff]), dim=1)
-    low, high = ends[0].view(-1, 1, 1, 1), ends[1].view(-1, 1, 1, 1)
-    wide_enough = high - low > 1 / 255
-    stretched = ((photos - low) / (high - low).clamp_min(1 / 255)).clamp(0, 1)
-    return torch.where(wide_enough, stretched, photos), torch.ones(len(photos))
+    ends = torch.quantile(luma(photos).flatten(1), torch.tensor([setting, 1 - setting]), dim=1)
+    return _stretch(photos, ends[0].view(-1, 1, 1, 1), ends[1].view(-1, 1, 1, 1))
 
 
-def channel_autocontrast(photos: torch.Tensor, cutoff: float = 0.005) -> tuple[torch.Tensor, torch.Tensor]:
-    """Stretch each channel on its own, which also takes away casts ("auto levels")."""
-    ends = torch.quantile(photos.flatten(2), torch.tensor([cutoff, 1 - cutoff]), dim=2)
-    low, high = ends[0][..., None, None], ends[1][..., None, None]
+def auto_levels(photos: torch.Tensor, setting: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Stretch each channel on its own, which also takes away casts; ``setting`` as for :func:`autocontrast`."""
+    ends = torch.quantile(photos.flatten(2), torch.tensor([setting, 1 - setting]), dim=2)
+    return _stretch(photos, ends[0][..., None, None], ends[1][..., None, None])
+
+
+def _stretch(photos: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     stretched = ((photos - low) / (high - low).clamp_min(1 / 255)).clamp(0, 1)
+    # One level apart is one colour: there is nothing to stretch.
     return torch.where(high - low > 1 / 255, stretched, photos), torch.ones(len(photos))
 
 
-def gray_world(photos: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scale channels in linear light until their means agree (Buchsbaum 1980); the mean luminance stays."""
+def gray_world(photos: torch.Tensor, setting: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scale channels in linear light until their means agree (Buchsbaum 1980); the mean luminance stays.
+
+    Args:
+        photos: (N, 3, H, W) float in [0, 1].
+        setting: Exponent of the gains: 1 removes the whole cast, a half its geometric half.
+
+    Returns:
+        Results and one edit per photo.
+    """
     linear = srgb_to_linear(photos)
     means = linear.mean(dim=(2, 3), keepdim=True).clamp_min(1e-4)
-    gains = luma(means) / means
+    gains = (luma(means) / means) ** setting
     return linear_to_srgb((linear * gains).clamp(0, 1)), torch.ones(len(photos))
 
 
-def clahe(photos: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Contrast-limited adaptive histogram equalisation of luma (Zuiderveld 1994), as in scikit-image."""
+def clahe(photos: torch.Tensor, setting: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Contrast-limited adaptive histogram equalisation of luma (Zuiderveld 1994); ``setting`` is the clip limit."""
     results = []
     for photo in photos:
         grey = luma(photo)[0]
-        equalised = torch.from_numpy(equalize_adapthist(grey.numpy().astype(np.float64), clip_limit=0.01)).to(photo)
+        equalised = torch.from_numpy(equalize_adapthist(grey.numpy().astype(np.float64), clip_limit=setting)).to(photo)
         results.append((photo + (equalised - grey)).clamp(0, 1))
     return torch.stack(results), torch.ones(len(photos))
 
@@ -116,27 +129,74 @@ def greedy_juror_search(actions: ActionTable, juror: Juror, view: int, margin: f
     return run
 
 
+#: Settings that each classic correction is tried with; the one with the best mean PSNR on the validation pairs counts.
+_GRIDS: dict[str, tuple[float, ...]] = {
+    "autocontrast": (0.0, 0.001, 0.005, 0.02),
+    "auto levels": (0.0, 0.001, 0.005, 0.02),
+    "CLAHE": (0.002, 0.005, 0.01, 0.03),
+    "gray-world": (0.25, 0.5, 1.0),
+}
+
+
+@dataclass(frozen=True)
+class TunedClassics:
+    """The classic corrections with the settings that suited the validation pairs best.
+
+    Attributes:
+        baselines: Ready to run.
+        chosen: Name to setting.
+    """
+
+    baselines: list[Baseline]
+    chosen: dict[str, float]
+
+
+def classic_method(name: str, setting: float) -> Method:
+    """One classic correction with its one setting: clip share, clip limit, or strength."""
+    functions = {"autocontrast": autocontrast, "auto levels": auto_levels, "CLAHE": clahe, "gray-world": gray_world}
+    return partial(functions[name], setting=setting)
+
+
+def tuned_classics(pairs: Sequence[Pair], at_most: int = 128) -> TunedClassics:
+    """Choose the setting of each classic correction on pairs of the validation split.
+
+    Args:
+        pairs: Validation pairs.
+        at_most: Look at no more than this many, evenly spread.
+
+    Returns:
+        The corrections.
+    """
+    faulty = [pair for pair in pairs if pair.n_faults]
+    loaded = [(load_photo(p.faulty), load_photo(p.original)) for p in faulty[:: -(-len(faulty) // at_most)]]
+    chosen: dict[str, float] = {}
+    for name, grid in _GRIDS.items():
+        means = {
+            setting: np.mean([float(psnr(classic_method(name, setting)(a)[0], b)) for a, b in loaded]) for setting in grid
+        }
+        chosen[name] = max(grid, key=lambda setting, means=means: means[setting])  # type: ignore[misc]
+    baselines = [Baseline(name, classic=True, run=classic_method(name, setting)) for name, setting in chosen.items()]
+    return TunedClassics(baselines, chosen)
+
+
 def all_baselines(
-    actions: ActionTable, horizon: int, juror: Juror, view: int, rng: np.random.Generator
+    spec: PolicySpec, juror: Juror, classics: TunedClassics, rng: np.random.Generator
 ) -> list[Baseline]:
     """Every baseline of the benchmark.
 
     Args:
-        actions: The agent's action table.
-        horizon: The agent's horizon.
+        spec: The agent's actions, horizon and view, which the searches share.
         juror: The juror that the search asks.
-        view: Side of the thumbnails that the juror sees.
+        classics: The tuned classic corrections.
         rng: Source of randomness of the random baseline.
 
     Returns:
         The baselines, "no edit" first.
     """
+    actions = spec.actions()
     return [
         Baseline("no edit", classic=False, run=no_edit),
-        Baseline("random", classic=False, run=random_edits(actions, horizon, rng)),
-        Baseline("autocontrast", classic=True, run=autocontrast),
-        Baseline("auto levels", classic=True, run=channel_autocontrast),
-        Baseline("CLAHE", classic=True, run=clahe),
-        Baseline("gray-world", classic=True, run=gray_world),
-        Baseline("greedy juror search", classic=False, run=greedy_juror_search(actions, juror, view)),
+        Baseline("random", classic=False, run=random_edits(actions, spec.horizon, rng)),
+        *classics.baselines,
+        Baseline("greedy juror search", classic=False, run=greedy_juror_search(actions, juror, spec.view)),
     ]

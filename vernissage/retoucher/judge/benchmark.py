@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from vernissage.core.progress import Progress
 from vernissage.retoucher.domain.quality import delta_e, psnr, ssim
 from vernissage.retoucher.domain.render import render
 from vernissage.retoucher.judge.baselines import Baseline
@@ -76,14 +75,16 @@ def agent_method(network: PolicyNet) -> Baseline:
 
 
 @torch.no_grad()
-def measure(methods: Sequence[Baseline], pairs: Sequence[Pair], juror: Juror, progress: Progress) -> pd.DataFrame:
+def measure(
+    methods: Sequence[Baseline], pairs: Sequence[Pair], juror: Juror, advance: Callable[[int], None]
+) -> pd.DataFrame:
     """Run every method on every pair.
 
     Args:
         methods: The agent and the baselines.
         pairs: Pairs of a split that nothing learned from.
         juror: Scores pictures before and after.
-        progress: Advanced by pairs times methods.
+        advance: Told how many results are done.
 
     Returns:
         One row per method and pair: ``method, pair_id, photo, group, category, n_faults, psnr, ssim, delta_e,
@@ -117,7 +118,7 @@ def measure(methods: Sequence[Baseline], pairs: Sequence[Pair], juror: Juror, pr
                         **{name: values[index] for name, values in lists.items()},
                     }
                 )
-            progress.advance(len(batch.pairs))
+            advance(len(batch.pairs))
     frame = pd.DataFrame(rows)
     order = {method.name: place for place, method in enumerate(methods)}
     frame["order"] = frame["method"].map(order)

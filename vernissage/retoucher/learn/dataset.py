@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Iterable, Sequence
+import io
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 
 from vernissage.core.errors import BadInput, MissingArtifact
-from vernissage.core.files import read_json
+from vernissage.core.files import atomic_write_text, read_json
 from vernissage.core.images import load_rgb8
 from vernissage.retoucher.domain.filters import resize_square
 from vernissage.retoucher.learn.environment import to_bytes
@@ -133,6 +134,15 @@ def photos_of_split(annotations: Path, resized: Path, split: str, view: int) -> 
     if not files:
         raise BadInput(f"{annotations}: split {split!r} is empty; ingest more photos or change annotate.{split}_share")
     return load_thumbnails((resized / file for file in files), view)
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows as CSV for DVC's plots; the first row names the columns that all have."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: round(v, 6) if isinstance(v, float) else v for key, v in row.items()} for row in rows)
+    atomic_write_text(path, buffer.getvalue())
 
 
 def fingerprint(*parts: object) -> str:

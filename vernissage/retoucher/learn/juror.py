@@ -106,12 +106,18 @@ class RankJuror:
     Args:
         members: Trained networks.
         size: Side of the thumbnails they look at.
+        calibration: Slope and offset of each member's logits, which anchor the scale; none leaves them as they are.
     """
 
-    def __init__(self, members: Sequence[nn.Module], size: int) -> None:
+    def __init__(
+        self, members: Sequence[nn.Module], size: int, calibration: Sequence[tuple[float, float]] | None = None
+    ) -> None:
         if not members:
             raise ValueError("rank juror: got no members, expected at least one")
         self.members, self.size = tuple(member.eval() for member in members), size
+        self.calibration = tuple(calibration) if calibration is not None else ((1.0, 0.0),) * len(self.members)
+        if len(self.calibration) != len(self.members):
+            raise ValueError(f"rank juror: got {len(self.calibration)} calibrations for {len(self.members)} members")
 
     @staticmethod
     def load(folder: Path) -> RankJuror:
@@ -124,6 +130,7 @@ class RankJuror:
         spec = read_json(folder / "juror.json")
         try:
             names, size = list(spec["members"]), int(spec["size"])
+            calibration = [(float(slope), float(offset)) for slope, offset in spec["calibration"]]
         except (KeyError, TypeError, ValueError) as error:
             raise CorruptArtifact(
                 f"{folder / 'juror.json'}: {error!r}; make it again with `dvc repro juror`"
@@ -137,9 +144,15 @@ class RankJuror:
             except RuntimeError as error:
                 raise CorruptArtifact(f"{folder / name}: weights do not fit this version: {error}") from error
             members.append(network)
-        return RankJuror(members, size)
+        return RankJuror(members, size, calibration)
 
     @torch.no_grad()
+    def member_logits(self, images: torch.Tensor) -> torch.Tensor:
+        """Raw outputs of every member before calibration, (members, N) for (N, 3, H, W) pictures."""
+        views = resize_square(images, self.size)
+        statistics = picture_statistics(views)
+        return torch.stack([member(views, statistics) for member in self.members])
+
     def member_scores(self, images: torch.Tensor) -> torch.Tensor:
         """Scores by every member.
 
@@ -149,9 +162,8 @@ class RankJuror:
         Returns:
             (members, N) in [0, 10].
         """
-        views = resize_square(images, self.size)
-        statistics = picture_statistics(views)
-        return torch.stack([10 * torch.sigmoid(member(views, statistics)) for member in self.members])
+        slopes, offsets = torch.tensor(self.calibration).to(images).unsqueeze(2).unbind(dim=1)
+        return 10 * torch.sigmoid(slopes * self.member_logits(images) + offsets)
 
     def score(self, images: torch.Tensor) -> torch.Tensor:
         """Mean score of the members, (N,) in [0, 10]."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,11 +14,18 @@ import torch.nn.functional as F
 from scipy.stats import spearmanr
 from torch import nn
 
+from vernissage.core.devices import thread_count
+from vernissage.core.files import atomic_write_json, fresh_folder
+from vernissage.core.params import Params
 from vernissage.core.progress import Progress
 from vernissage.core.seeds import derive_seed, numpy_generator
-from vernissage.retoucher.learn.juror import RankJuror, RankNet, picture_statistics
+from vernissage.core.weights import save_weights
+from vernissage.retoucher.learn.dataset import photos_of_split, write_csv
+from vernissage.retoucher.learn.juror import ORIGINAL_SCORE, RankJuror, RankNet, picture_statistics
 from vernissage.retoucher.learn.ladders import AXES, RUNGS, Ladders, make_ladders
 from vernissage.retoucher.learn.scenes import vary_scenes
+
+log = logging.getLogger(__name__)
 
 #: Rungs whose targets differ by less are not called ordered.
 _TIE = 0.15
@@ -47,14 +56,24 @@ def train_juror(photos: torch.Tensor, settings: JurorTraining) -> tuple[RankJuro
         The juror and one row of losses per member and epoch.
     """
     ladders = draw_ladders(photos, settings.ladders, settings, "train")
-    curves: list[dict[str, float]] = []
-    members = []
     statistics = ladder_statistics(ladders)
-    steps = settings.members * settings.epochs * -(-len(ladders.pictures) // settings.batch)
-    with Progress("juror", total=steps, unit="batches") as progress:
-        for member in range(settings.members):
-            members.append(_train_member(ladders, statistics, settings, member, curves, progress))
-    return RankJuror(members, photos.shape[-1]), curves
+    batches = -(-len(ladders.pictures) // settings.batch)
+    networks = []
+    for member in range(settings.members):
+        torch.manual_seed(derive_seed(settings.seed, "juror", member) % 2**63)
+        networks.append(RankNet().to(memory_format=torch.channels_last))
+    threads = torch.get_num_threads()
+    with Progress("juror", total=settings.members * settings.epochs * batches, unit="batches") as progress:
+
+        def train(member: int) -> list[dict[str, float]]:
+            torch.set_num_threads(1)
+            return _train_member(networks[member], ladders, statistics, settings, member, progress)
+
+        # The networks are too small to keep two cores busy, so members train side by side on one thread each.
+        with ThreadPoolExecutor(max_workers=min(settings.members, thread_count())) as pool:
+            curves = [row for rows in pool.map(train, range(settings.members)) for row in rows]
+    torch.set_num_threads(threads)
+    return RankJuror(networks, photos.shape[-1]), curves
 
 
 def draw_ladders(photos: torch.Tensor, count: int, settings: JurorTraining, purpose: str) -> Ladders:
@@ -109,16 +128,15 @@ def ladder_statistics(ladders: Ladders) -> torch.Tensor:
 
 
 def _train_member(
+    network: nn.Module,
     ladders: Ladders,
     statistics: torch.Tensor,
     settings: JurorTraining,
     member: int,
-    curves: list[dict[str, float]],
     progress: Progress,
-) -> nn.Module:
-    torch.manual_seed(derive_seed(settings.seed, "juror", member) % 2**63)
+) -> list[dict[str, float]]:
     rng = numpy_generator(settings.seed, "juror-order", member)
-    network = RankNet().to(memory_format=torch.channels_last)
+    curves: list[dict[str, float]] = []
     optimiser = torch.optim.AdamW(network.parameters(), lr=settings.lr, weight_decay=1e-3)
     batches = -(-len(ladders.pictures) // settings.batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, settings.lr, total_steps=settings.epochs * batches)
@@ -146,7 +164,7 @@ def _train_member(
                 "scale_loss": float(sums[1] / batches),
             }
         )
-    return network
+    return curves
 
 
 def evaluate_juror(juror: RankJuror, photos: torch.Tensor, settings: JurorTraining, count: int) -> dict[str, Any]:
@@ -199,6 +217,87 @@ def _rank_correlation(scores: torch.Tensor, difference: torch.Tensor) -> float |
     return round(float(spearmanr(scores.flatten().numpy(), -difference.flatten().numpy()).statistic), 4)
 
 
-def member_names(members: Sequence[nn.Module]) -> list[str]:
-    """File names of the members, without suffix."""
-    return [f"member-{index}" for index in range(len(members))]
+def calibrate(juror: RankJuror, photos: torch.Tensor, settings: JurorTraining, count: int) -> RankJuror:
+    """Anchor the scale on photos that no member has learned from: their untouched originals score 8 on average.
+
+    Each member's logits get a slope (least squares against the targets, never below a tenth) and an offset. Order is
+    kept, so ranking does not change; only the meaning of the numbers does.
+
+    Args:
+        juror: The trained ensemble.
+        photos: (M, 3, V, V) float in [0, 1], the validation split.
+        settings: Seed and size for drawing ladders.
+        count: Number of ladders.
+
+    Returns:
+        The same members with their calibration.
+    """
+    ladders = draw_ladders(photos, count, settings, "calibrate")
+    targets = torch.logit(ladders.targets / 10).flatten().double()
+    views = ladders.pictures.flatten(0, 1).float() / 255
+    calibration = []
+    for member in range(len(juror.members)):
+        logits = torch.cat([juror.member_logits(part)[member] for part in views.split(256)]).double()
+        centred = logits - logits.mean()
+        slope = float((centred * targets).sum() / (centred**2).sum().clamp_min(1e-9))
+        slope = min(max(slope, 0.1), 10.0)
+        calibration.append((slope, _offset_of_originals(slope * logits.view(-1, RUNGS)[:, 0])))
+    return RankJuror(juror.members, juror.size, calibration)
+
+
+def _offset_of_originals(logits: torch.Tensor) -> float:
+    """Offset at which the mean score of these logits is that of an original; the mean grows with it, so bisect."""
+    low, high = -20.0, 20.0
+    for _step in range(60):
+        middle = (low + high) / 2
+        if float((10 * torch.sigmoid(logits + middle)).mean()) < ORIGINAL_SCORE:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2
+
+
+def make_juror(annotations: Path, resized: Path, out: Path, params: Params) -> dict[str, Any]:
+    """Train, anchor, judge and save the juror.
+
+    Args:
+        annotations: COCO file with the splits.
+        resized: Folder that its file names are relative to.
+        out: Folder for the members, ``juror.json``, ``evaluation.json`` and ``curves.csv``.
+        params: All parameters.
+
+    Returns:
+        The evaluation on the test split.
+    """
+    section = params.juror
+    settings = JurorTraining(
+        members=section.members,
+        ladders=section.ladders,
+        epochs=section.epochs,
+        batch=section.batch,
+        lr=params.lr * section.lr_scale,
+        scene_variation=section.scene_variation,
+        taken_at=params.resize.long_edge,
+        seed=params.seed,
+    )
+    train, val, test = (photos_of_split(annotations, resized, split, section.size) for split in ("train", "val", "test"))
+    judged = max(len(AXES), min(20 * len(AXES), settings.ladders))
+    juror, curves = train_juror(train, settings)
+    juror = calibrate(juror, val, settings, judged)
+    evaluation = evaluate_juror(juror, test, settings, judged)
+    with fresh_folder(out) as folder:
+        names = [f"member-{index}" for index in range(len(juror.members))]
+        for name, member in zip(names, juror.members, strict=True):
+            tensors = {key: tensor.contiguous() for key, tensor in member.state_dict().items()}
+            save_weights(folder, tensors, {"network": "RankNet"}, name=name)
+        spec = {"members": names, "size": juror.size, "calibration": [list(row) for row in juror.calibration]}
+        atomic_write_json(folder / "juror.json", spec)
+        atomic_write_json(folder / "evaluation.json", evaluation)
+        write_csv(folder / "curves.csv", curves)
+    log.info(
+        "held out: %.0f %% of ordered pairs ranked right, rank correlation with the colour difference %.2f, spread %.2f",
+        100 * (evaluation["pairs_right"] or 0),
+        evaluation["rank_correlation"] or 0,
+        evaluation["spread"],
+    )
+    return evaluation
