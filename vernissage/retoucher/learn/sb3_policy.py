@@ -2,36 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from stable_baselines3.common.distributions import CategoricalDistribution, Distribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import FlattenExtractor
-from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 
-from vernissage.retoucher.learn.network import PolicyNet
+if TYPE_CHECKING:
+    import torch
+    from stable_baselines3.common.distributions import CategoricalDistribution, Distribution
+    from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+
+    from vernissage.retoucher.learn.network import PolicyNet
 
 
-class PlanPolicy(ActorCriticPolicy):  # type: ignore[misc]
+class PlanPolicy(ActorCriticPolicy):
     """Hands observations as they are to a :class:`PolicyNet`: the network owns scaling and masking.
 
     Args:
         network: The network to train, warm-started or fresh.
     """
 
-    def __init__(self, *args: Any, network: PolicyNet, **kwargs: Any) -> None:  # noqa: ANN401
-        self._given_network = network
+    def __init__(self, *args: Any, network: PolicyNet, **kwargs: Any) -> None:
+        # In a tuple: torch takes no module before the base class is made, and that one already builds.
+        self._given = (network,)
         super().__init__(*args, features_extractor_class=FlattenExtractor, net_arch=[], **kwargs)
 
     def _build(self, lr_schedule: Schedule) -> None:
-        self.network = self._given_network
+        (self.network,) = self._given
         self.optimizer = self.optimizer_class(self.network.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
 
     def _distribution(self, logits: torch.Tensor) -> CategoricalDistribution:
         return self.action_dist.proba_distribution(action_logits=logits)
 
-    def forward(self, obs: PyTorchObs, deterministic: bool = False) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # noqa: FBT001, FBT002
+    def forward(self, obs: PyTorchObs, deterministic: bool = False) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Actions, values and log-probabilities."""
         logits, values = self.network(obs)
         distribution = self._distribution(logits)
