@@ -9,8 +9,9 @@ from vernissage.pipeline.gates import require_passed, run_gate, write_gate
 from vernissage.pipeline.systems import run_system_stage
 
 if TYPE_CHECKING:
+    from vernissage.core.folders import SystemFolders
     from vernissage.core.params import Params
-    from vernissage.pipeline.systems import System, SystemFolders
+    from vernissage.pipeline.systems import System
 
 
 def main(system: System, params: Params, folders: SystemFolders) -> None:

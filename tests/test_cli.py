@@ -194,8 +194,16 @@ def test_retouch_goes_on_after_a_failure_and_says_so(project: Path, monkeypatch:
 
     def retouch_files(paths: list[Path], output: Path, **folders: Path) -> list[SimpleNamespace]:
         asked.update(folders)
-        broken = SimpleNamespace(path=paths[0], status="failed", message="[red] is no image", outputs=[])
-        good = SimpleNamespace(path=paths[1], status="ok", message="3 edits", outputs=[output / "b.jpg"])
+        broken = SimpleNamespace(
+            path=paths[0], status="failed", message="[red] is no image", outputs=[], explanation=[]
+        )
+        good = SimpleNamespace(
+            path=paths[1],
+            status="edited",
+            message="1 edit",
+            outputs=[output / "b.jpg"],
+            explanation=["exposure +0.70 EV: more light"],
+        )
         return [broken, good]
 
     room = "vernissage.retoucher.use.retouch"
@@ -204,6 +212,7 @@ def test_retouch_goes_on_after_a_failure_and_says_so(project: Path, monkeypatch:
     assert done.exit_code == 1
     assert "a.jpg: [red] is no image" in done.stdout
     assert "out/b.jpg" in done.stdout
+    assert "exposure +0.70 EV" in done.stdout
     assert "1 of 2 photos failed" in done.stdout
     models = project.resolve() / "models"
     assert asked == {"model_folder": models / "retoucher", "juror_folder": models / "juror"}

@@ -49,17 +49,26 @@ def retouch_photos(photos: Sequence[Path], output: Path, models: Models) -> bool
         MissingArtifact: There is no trained model.
         CorruptArtifact: A model file is damaged.
     """
-    # Imports torch: only after the folders were found.
+    # These import torch: only after the folders were found.
+    from vernissage.core.devices import configure_torch
     from vernissage.retoucher.use.retouch import retouch_files
 
+    configure_torch()
     results = retouch_files(photos, output, model_folder=models.retoucher, juror_folder=models.juror)
     console = screen()
     failed = [result for result in results if result.status == "failed"]
     for result in results:
         mark = "[red]✗[/red]" if result.status == "failed" else "[green]✓[/green]"
-        console.print(f"{mark} {escape(str(result.path))}: {escape(result.message)}", soft_wrap=True)
+        console.print(f"{mark} {_shown(result.path)}: {_shown(result.message)}", soft_wrap=True)
+        for line in result.explanation:
+            console.print(f"    {_shown(line)}", soft_wrap=True)
         for written in result.outputs:
-            console.print(f"    {escape(str(written))}", soft_wrap=True)
+            console.print(f"    {_shown(written)}", soft_wrap=True)
     if failed:
-        console.print(f"{len(failed)} of {len(results)} photos failed, the others are in {escape(str(output))}")
+        console.print(f"{len(failed)} of {len(results)} photos failed, the others are in {_shown(output)}")
     return not failed
+
+
+def _shown(text: object) -> str:
+    # File names may hold bytes that are no text; they must not end the listing of all the others.
+    return escape(str(text).encode("utf-8", "replace").decode("utf-8"))

@@ -58,7 +58,9 @@ PARAMS_FILE = Path("params.yaml")
 Share = Annotated[Real, Field(gt=0, le=1)]
 ShareInterval = Annotated[tuple[Share, Share], LIST_AS_TUPLE]
 Shares = Annotated[tuple[Share, ...], Field(min_length=1, max_length=16), LIST_AS_TUPLE]
-Channels = Annotated[tuple[Annotated[int, Field(ge=1, le=4096)], ...], Field(min_length=1, max_length=12), LIST_AS_TUPLE]
+Channels = Annotated[
+    tuple[Annotated[int, Field(ge=1, le=4096)], ...], Field(min_length=1, max_length=12), LIST_AS_TUPLE
+]
 
 
 class Photos(Section):
@@ -322,7 +324,7 @@ class RetoucherTrain(Section):
         unit="channels",
     )
     scene_variation: Real = knob(
-        "How far light and colour of the train photos are varied; raise it when few photos make the agent presumptuous.",
+        "How far light and colour of the train photos are varied; raise it when few photos make it presumptuous.",
         stages="train@retoucher",
         unit="x usual scenes",
         ge=0,

@@ -91,7 +91,7 @@ class RetoucherSystem:
         classics = tuned_classics(read_pairs(folders.ready, "val"))
         methods = [agent_method(network), *all_baselines(network.spec, juror, classics, _rng(params, "random-edits"))]
         with Progress("benchmark", total=len(test) * len(methods), unit="results") as progress:
-            items = measure(methods, test, juror, lambda count: progress.advance(count))
+            items = measure(methods, test, juror, progress.advance)
         resampling = {"resamples": section.bootstrap, "rng": _rng(params, "bootstrap")}
         rows = summarise(items, worse_margin=section.worse_margin, **resampling)
         table = {
@@ -106,7 +106,8 @@ class RetoucherSystem:
         with fresh_folder(folders.benchmark) as folder:
             items.to_parquet(folder / "items.parquet", index=False)
             atomic_write_json(folder / "table.json", table)
-            save_sheets(folder / "pictures", network, juror, items, test, section.contact_rows)
+            rival = max(methods[1:], key=lambda method: rows[method.name]["psnr"]["mean"])
+            save_sheets(folder / "pictures", network, juror, rival, items, test, section.contact_rows)
 
     def robustness(self, params: Params, folders: SystemFolders) -> None:
         """Try awkward input."""

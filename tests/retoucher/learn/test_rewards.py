@@ -8,10 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.retoucher.domain.procedural import flat
+from tests.retoucher.learn.worlds import PROPERTY
 from vernissage.retoucher.learn.rewards import Reward, reference_error
 
 REWARDS = st.builds(
-    Reward, juror_share=st.floats(0, 1), harm_aversion=st.floats(0, 3), step_cost=st.floats(0, 0.2, allow_subnormal=False)
+    Reward,
+    juror_share=st.floats(0, 1),
+    harm_aversion=st.floats(0, 3),
+    step_cost=st.floats(0, 0.2, allow_subnormal=False),
 )
 ERRORS, SCORES = st.floats(0, 5), st.floats(0, 10)
 PATHS = st.lists(st.tuples(ERRORS, SCORES), min_size=1, max_size=12)
@@ -40,6 +44,7 @@ def test_known_answers() -> None:
     torch.testing.assert_close(paid, torch.tensor([0.4, 0.0]))
 
 
+@PROPERTY
 @given(REWARDS, PATHS)
 def test_rewards_telescope_to_the_last_potential_minus_the_first_minus_the_price_of_the_edits(
     reward: Reward, path: list[tuple[float, float]]
@@ -50,17 +55,17 @@ def test_rewards_telescope_to_the_last_potential_minus_the_first_minus_the_price
     earned = sum(
         float(reward.step(before, after, edited)) for before, after in zip(potentials, potentials[1:], strict=False)
     )
-    assert earned == pytest.approx(
-        float(potentials[-1] - potentials[0]) - reward.step_cost * (len(path) - 1), abs=1e-9
-    )
+    assert earned == pytest.approx(float(potentials[-1] - potentials[0]) - reward.step_cost * (len(path) - 1), abs=1e-9)
 
 
+@PROPERTY
 @given(REWARDS, ERRORS, SCORES)
 def test_stopping_earns_exactly_nothing(reward: Reward, error: float, score: float) -> None:
     now = potential(reward, error, error, score)
     assert reward.step(now, now, torch.tensor([False])).item() == 0.0
 
 
+@PROPERTY
 @given(REWARDS, PATHS)
 def test_a_loop_back_to_the_start_earns_minus_the_price_of_its_edits(
     reward: Reward, path: list[tuple[float, float]]
@@ -73,12 +78,14 @@ def test_a_loop_back_to_the_start_earns_minus_the_price_of_its_edits(
     assert earned <= 1e-9
 
 
+@PROPERTY
 @given(REWARDS, ERRORS, ERRORS, ERRORS, SCORES)
 def test_less_error_is_never_worth_less(reward: Reward, first: float, a: float, b: float, score: float) -> None:
     better, worse = sorted((a, b))
     assert potential(reward, better, first, score) >= potential(reward, worse, first, score)
 
 
+@PROPERTY
 @given(REWARDS, ERRORS, ERRORS, SCORES, SCORES)
 def test_a_higher_score_is_never_worth_less(reward: Reward, error: float, first: float, a: float, b: float) -> None:
     worse, better = sorted((a, b))
@@ -93,6 +100,7 @@ def test_an_edit_that_makes_a_photo_worse_is_paid_less_than_nothing() -> None:
         assert reward.step(good, bad, torch.tensor([True])) < 0 < reward.step(bad, good, torch.tensor([True]))
 
 
+@PROPERTY
 @given(st.floats(0, 0.99), st.floats(0.01, 3), st.floats(0.1, 2), st.floats(0.01, 2))
 def test_harm_aversion_weighs_losses_only(share: float, aversion: float, first: float, change: float) -> None:
     calm, averse = Reward(share, 0.0, 0.0), Reward(share, aversion, 0.0)

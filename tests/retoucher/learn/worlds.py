@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from hypothesis import settings
 
 from tests.retoucher.domain.procedural import scene
 from vernissage.retoucher.domain.faults import AppliedFault, apply_faults
@@ -15,6 +16,8 @@ from vernissage.retoucher.learn.rewards import Reward
 from vernissage.retoucher.learn.scenes import SceneStarts, Starts, StoredStarts
 
 VIEW = 24
+#: Machines are busy: an example that takes long says nothing about the code.
+PROPERTY = settings(deadline=None, max_examples=60)
 ACTIONS = ActionTable((0.1, 0.3))
 REWARD = Reward(juror_share=0.3, harm_aversion=0.5, step_cost=0.02)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,10 +16,12 @@ from vernissage.retoucher.domain.filters import resize_square
 from vernissage.retoucher.domain.quality import psnr
 from vernissage.retoucher.domain.render import render
 from vernissage.retoucher.domain.sliders import SLIDER_COUNT
-from vernissage.retoucher.learn.actions import ActionTable
 from vernissage.retoucher.learn.dataset import Pair, load_photo
-from vernissage.retoucher.learn.juror import Juror
-from vernissage.retoucher.learn.network import PolicySpec
+
+if TYPE_CHECKING:
+    from vernissage.retoucher.learn.actions import ActionTable
+    from vernissage.retoucher.learn.juror import Juror
+    from vernissage.retoucher.learn.network import PolicySpec
 
 #: (N, 3, H, W) photos to (N, 3, H, W) results and (N,) number of edits.
 Method = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
@@ -172,16 +175,15 @@ def tuned_classics(pairs: Sequence[Pair], at_most: int = 128) -> TunedClassics:
     chosen: dict[str, float] = {}
     for name, grid in _GRIDS.items():
         means = {
-            setting: np.mean([float(psnr(classic_method(name, setting)(a)[0], b)) for a, b in loaded]) for setting in grid
+            setting: np.mean([float(psnr(classic_method(name, setting)(a)[0], b)) for a, b in loaded])
+            for setting in grid
         }
         chosen[name] = max(grid, key=lambda setting, means=means: means[setting])  # type: ignore[misc]
     baselines = [Baseline(name, classic=True, run=classic_method(name, setting)) for name, setting in chosen.items()]
     return TunedClassics(baselines, chosen)
 
 
-def all_baselines(
-    spec: PolicySpec, juror: Juror, classics: TunedClassics, rng: np.random.Generator
-) -> list[Baseline]:
+def all_baselines(spec: PolicySpec, juror: Juror, classics: TunedClassics, rng: np.random.Generator) -> list[Baseline]:
     """Every baseline of the benchmark.
 
     Args:

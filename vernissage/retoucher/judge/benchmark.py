@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 import torch
 
@@ -15,9 +13,15 @@ from vernissage.retoucher.domain.render import render
 from vernissage.retoucher.judge.baselines import Baseline
 from vernissage.retoucher.judge.intervals import cluster_bootstrap
 from vernissage.retoucher.learn.dataset import Pair, load_photo
-from vernissage.retoucher.learn.juror import Juror
-from vernissage.retoucher.learn.network import PolicyNet
 from vernissage.retoucher.learn.rollout import run_policy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    import numpy as np
+
+    from vernissage.retoucher.learn.juror import Juror
+    from vernissage.retoucher.learn.network import PolicyNet
 
 AGENT = "retoucher"
 _BATCH = 32

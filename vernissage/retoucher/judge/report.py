@@ -81,7 +81,10 @@ def headline(table: dict[str, Any]) -> dict[str, Any]:
 def _method_rows(rows: dict[str, Any]) -> list[dict[str, Any]]:
     ordered = sorted(rows, key=lambda method: rows[method]["psnr"]["mean"], reverse=True)
     return [
-        {"method": method, **{metric: rows[method][metric]["mean"] for metric in ("psnr", "delta_e", "ssim", "improved")}}
+        {
+            "method": method,
+            **{metric: rows[method][metric]["mean"] for metric in ("psnr", "delta_e", "ssim", "improved")},
+        }
         for method in ordered
     ]
 

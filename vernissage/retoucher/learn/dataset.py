@@ -5,10 +5,8 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,6 +17,10 @@ from vernissage.core.images import load_rgb8
 from vernissage.retoucher.domain.filters import resize_square
 from vernissage.retoucher.learn.environment import to_bytes
 from vernissage.retoucher.learn.scenes import Starts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -14,10 +14,12 @@ from gymnasium.vector.utils import batch_space
 from vernissage.retoucher.domain.colour import srgb_to_linear
 from vernissage.retoucher.domain.render import render_linear
 from vernissage.retoucher.domain.sliders import HIGHS, LOWS, SLIDER_COUNT
-from vernissage.retoucher.learn.actions import ActionTable
-from vernissage.retoucher.learn.juror import Juror
 from vernissage.retoucher.learn.rewards import Reward, reference_error
-from vernissage.retoucher.learn.scenes import StartSource
+
+if TYPE_CHECKING:
+    from vernissage.retoucher.learn.actions import ActionTable
+    from vernissage.retoucher.learn.juror import Juror
+    from vernissage.retoucher.learn.scenes import StartSource
 
 Observation = dict[str, np.ndarray]
 
@@ -68,7 +70,7 @@ class _Slots:
     potential: torch.Tensor
 
 
-class RetouchEnv(VectorEnv):  # type: ignore[misc]
+class RetouchEnv(VectorEnv):
     """Gymnasium vector environment over N photos, with automatic reset within the step.
 
     An episode ends by the stop action (terminated) or when the horizon is used up (truncated: the photo could have been
@@ -85,7 +87,7 @@ class RetouchEnv(VectorEnv):  # type: ignore[misc]
         view: Side of the thumbnails.
     """
 
-    metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}
+    metadata: ClassVar[dict[str, Any]] = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}
 
     def __init__(
         self,

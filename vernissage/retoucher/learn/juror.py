@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import nn
@@ -15,6 +13,10 @@ from vernissage.core.weights import load_weights
 from vernissage.retoucher.domain.filters import resize_square
 from vernissage.retoucher.domain.quality import delta_e
 from vernissage.retoucher.domain.statistics import STATISTIC_NAMES, histograms, statistics_table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
 
 HISTOGRAM_BINS = 24
 #: Score of a picture that equals its original, and the CIEDE2000 at which the score has fallen to 1/e of that.
@@ -29,7 +31,7 @@ class Juror(Protocol):
     """Scores pictures."""
 
     def score(self, images: torch.Tensor) -> torch.Tensor:
-        """Score (N, 3, H, W) float pictures in [0, 1]; returns (N,) in [0, 10]. A failure raises, it is never a score."""
+        """Score (N, 3, H, W) float pictures in [0, 1]: (N,) in [0, 10]. A failure raises, it is never a score."""
         ...
 
 

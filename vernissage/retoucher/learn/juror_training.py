@@ -1,12 +1,11 @@
-"""Trains and judges the ``rank`` juror: ordered pairs first, an anchored scale second (after RankIQA, Liu et al. 2017)."""
+"""Trains and judges the ``rank`` juror: ordered pairs first, an anchored scale second (RankIQA, Liu et al. 2017)."""
 
 from __future__ import annotations
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,7 +15,6 @@ from torch import nn
 
 from vernissage.core.devices import thread_count
 from vernissage.core.files import atomic_write_json, fresh_folder
-from vernissage.core.params import Params
 from vernissage.core.progress import Progress
 from vernissage.core.seeds import derive_seed, numpy_generator
 from vernissage.core.weights import save_weights
@@ -24,6 +22,11 @@ from vernissage.retoucher.learn.dataset import photos_of_split, write_csv
 from vernissage.retoucher.learn.juror import ORIGINAL_SCORE, RankJuror, RankNet, picture_statistics
 from vernissage.retoucher.learn.ladders import AXES, RUNGS, Ladders, make_ladders
 from vernissage.retoucher.learn.scenes import vary_scenes
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from vernissage.core.params import Params
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +64,7 @@ def train_juror(photos: torch.Tensor, settings: JurorTraining) -> tuple[RankJuro
     networks = []
     for member in range(settings.members):
         torch.manual_seed(derive_seed(settings.seed, "juror", member) % 2**63)
-        networks.append(RankNet().to(memory_format=torch.channels_last))
+        networks.append(RankNet())
     threads = torch.get_num_threads()
     with Progress("juror", total=settings.members * settings.epochs * batches, unit="batches") as progress:
 
@@ -280,7 +283,9 @@ def make_juror(annotations: Path, resized: Path, out: Path, params: Params) -> d
         taken_at=params.resize.long_edge,
         seed=params.seed,
     )
-    train, val, test = (photos_of_split(annotations, resized, split, section.size) for split in ("train", "val", "test"))
+    train, val, test = (
+        photos_of_split(annotations, resized, split, section.size) for split in ("train", "val", "test")
+    )
     judged = max(len(AXES), min(20 * len(AXES), settings.ladders))
     juror, curves = train_juror(train, settings)
     juror = calibrate(juror, val, settings, judged)
@@ -295,7 +300,7 @@ def make_juror(annotations: Path, resized: Path, out: Path, params: Params) -> d
         atomic_write_json(folder / "evaluation.json", evaluation)
         write_csv(folder / "curves.csv", curves)
     log.info(
-        "held out: %.0f %% of ordered pairs ranked right, rank correlation with the colour difference %.2f, spread %.2f",
+        "held out: %.0f %% of ordered pairs ranked right, rank correlation with colour difference %.2f, spread %.2f",
         100 * (evaluation["pairs_right"] or 0),
         evaluation["rank_correlation"] or 0,
         evaluation["spread"],

@@ -6,8 +6,8 @@ Half of the axes are faults of taking a photo, half are faults of editing it. Wi
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,6 +17,9 @@ from vernissage.retoucher.domain.faults import AppliedFault, apply_faults
 from vernissage.retoucher.domain.filters import gaussian_blur, local_statistics_filter
 from vernissage.retoucher.domain.quality import delta_e
 from vernissage.retoucher.learn.juror import anchored_score
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 RUNGS = 4
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -16,6 +14,11 @@ from vernissage.retoucher.domain.render import clamp_settings
 from vernissage.retoucher.domain.sliders import SLIDER_COUNT
 from vernissage.retoucher.learn.actions import ActionTable
 from vernissage.retoucher.learn.juror import PictureTrunk
+from vernissage.retoucher.learn.suggestions import SUGGESTIONS, classic_suggestions
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
 
 #: Logit of an action that cannot move its slider; finite, so that distributions stay free of NaN.
 MASKED_LOGIT = -1e8
@@ -62,15 +65,20 @@ class PolicyNet(nn.Module):
         self.spec = spec
         table = spec.actions()
         self.trunk = PictureTrunk(spec.widths, 96)
-        self.plan_head = nn.Sequential(nn.Linear(self.trunk.width, 128), nn.ReLU(), nn.Linear(128, SLIDER_COUNT))
+        plan_width = self.trunk.width + SUGGESTIONS
+        self.plan_head = nn.Sequential(nn.Linear(plan_width, 128), nn.ReLU(), nn.Linear(128, SLIDER_COUNT))
+        self.trust = nn.Linear(SUGGESTIONS, SLIDER_COUNT, bias=False)
         self.context = nn.Sequential(nn.Linear(self.trunk.width, 48), nn.Tanh())
         state_width = 48 + 2 * SLIDER_COUNT + 1 + table.count
         self.residual = nn.Sequential(nn.Linear(state_width, 64), nn.Tanh(), nn.Linear(64, table.count))
         self.critic = nn.Sequential(nn.Linear(state_width, 64), nn.Tanh(), nn.Linear(64, 1))
         self.log_sharpness = nn.Parameter(torch.tensor(3.0))
-        for last in (self.plan_head[-1], self.residual[-1], self.critic[-1]):
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
+        for parameters in (self.plan_head[-1], self.residual[-1], self.critic[-1]):
+            for parameter in parameters.parameters():
+                nn.init.zeros_(parameter)
+        nn.init.zeros_(self.trust.weight)
+        self.sensitivity: torch.Tensor
+        self.deltas: torch.Tensor
         self.register_buffer("sensitivity", torch.ones(SLIDER_COUNT) if sensitivity is None else sensitivity.clone())
         self.register_buffer("deltas", table.deltas.clone())
         self._table = table
@@ -84,7 +92,7 @@ class PolicyNet(nn.Module):
         Returns:
             (N, K) settings within the sliders' ranges.
         """
-        return self._plan(self.trunk(originals))
+        return self._plan(originals, self.trunk(originals))
 
     def forward(self, observation: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits and value of each photo's state.
@@ -95,9 +103,10 @@ class PolicyNet(nn.Module):
         Returns:
             (N, A) logits, (N,) values.
         """
-        features = self.trunk(observation["original"].float() / 255)
+        originals = observation["original"].float() / 255
+        features = self.trunk(originals)
         settings = observation["settings"].float()
-        gap = self._plan(features) - settings
+        gap = self._plan(originals, features) - settings
         state = torch.cat(
             (
                 self.context(features),
@@ -112,8 +121,10 @@ class PolicyNet(nn.Module):
         logits = logits.masked_fill(~self._table.allowed(settings), MASKED_LOGIT)
         return logits, self.critic(state).squeeze(1)
 
-    def _plan(self, features: torch.Tensor) -> torch.Tensor:
-        return clamp_settings(torch.tanh(self.plan_head(features)))
+    def _plan(self, originals: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+        suggested = classic_suggestions(originals)
+        wanted = self.plan_head(torch.cat((features, suggested), dim=1)) + self.trust(suggested)
+        return clamp_settings(torch.tanh(wanted))
 
     def _price(self, gap: torch.Tensor) -> torch.Tensor:
         """(N, A) expected fall of the error by each action, minus its cost, to first order in the plan."""

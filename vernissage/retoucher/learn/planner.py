@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -12,9 +12,13 @@ from torch import nn
 from vernissage.retoucher.domain.colour import srgb_to_linear
 from vernissage.retoucher.domain.render import render, render_linear
 from vernissage.retoucher.domain.sliders import HIGHS, LOWS, SLIDER_COUNT
-from vernissage.retoucher.learn.network import PolicyNet
 from vernissage.retoucher.learn.rewards import ERROR_SCALE, reference_error
-from vernissage.retoucher.learn.scenes import StartSource
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from vernissage.retoucher.learn.network import PolicyNet
+    from vernissage.retoucher.learn.scenes import StartSource
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ def planner_loss(
 
 def planner_parameters(network: PolicyNet) -> list[nn.Parameter]:
     """The weights that make the plan."""
-    return [*network.trunk.parameters(), *network.plan_head.parameters()]
+    return [*network.trunk.parameters(), *network.plan_head.parameters(), *network.trust.parameters()]
 
 
 class PlannerTrainer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -11,7 +12,9 @@ from vernissage.retoucher.domain.filters import resize_square
 from vernissage.retoucher.domain.render import render_linear
 from vernissage.retoucher.domain.sliders import SLIDER_COUNT
 from vernissage.retoucher.learn.environment import to_bytes
-from vernissage.retoucher.learn.network import PolicyNet
+
+if TYPE_CHECKING:
+    from vernissage.retoucher.learn.network import PolicyNet
 
 
 @dataclass(frozen=True)

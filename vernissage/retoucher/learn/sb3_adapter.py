@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
-from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
-from vernissage.retoucher.learn.environment import RetouchEnv
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
+
+    from vernissage.retoucher.learn.environment import RetouchEnv
 
 
-class Sb3RetouchEnv(VecEnv):  # type: ignore[misc]
+class Sb3RetouchEnv(VecEnv):
     """Thin adapter: reset happens inside ``step_wait``, the last observation of an episode travels in its info.
 
     stable-baselines3 bootstraps the value of a truncated episode from ``terminal_observation``; without
@@ -62,7 +65,7 @@ class Sb3RetouchEnv(VecEnv):  # type: ignore[misc]
         """Read an attribute of the one environment behind all slots."""
         return [getattr(self.env, attr_name)] * len(list(self._get_indices(indices)))
 
-    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:  # noqa: ANN401
+    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
         """Refused: slots share one environment.
 
         Raises:
@@ -70,7 +73,7 @@ class Sb3RetouchEnv(VecEnv):  # type: ignore[misc]
         """
         raise ValueError(f"set_attr({attr_name!r}): the slots share one environment, set it there")
 
-    def env_method(self, method_name: str, *args: Any, indices: VecEnvIndices = None, **kwargs: Any) -> list[Any]:  # noqa: ANN401
+    def env_method(self, method_name: str, *args: Any, indices: VecEnvIndices = None, **kwargs: Any) -> list[Any]:
         """Call a method of the one environment behind all slots, once."""
         result = getattr(self.env, method_name)(*args, **kwargs)
         return [result] * len(list(self._get_indices(indices)))

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -33,7 +32,6 @@ from vernissage.retoucher.learn.checkpoints import (
     without_prefix,
 )
 from vernissage.retoucher.learn.environment import RetouchEnv
-from vernissage.retoucher.learn.juror import Juror
 from vernissage.retoucher.learn.network import PolicyNet, PolicySpec
 from vernissage.retoucher.learn.planner import PlannerTrainer, PlannerTraining, slider_sensitivity
 from vernissage.retoucher.learn.rewards import Reward, reference_error
@@ -41,6 +39,11 @@ from vernissage.retoucher.learn.rollout import run_policy
 from vernissage.retoucher.learn.sb3_adapter import Sb3RetouchEnv
 from vernissage.retoucher.learn.sb3_policy import PlanPolicy
 from vernissage.retoucher.learn.scenes import SceneStarts, Starts
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from vernissage.retoucher.learn.juror import Juror
 
 
 @dataclass(frozen=True)
@@ -171,9 +174,7 @@ class RetoucherTrainer:
         checkpoint: Folder of the checkpoint, outside DVC, one per data and settings.
     """
 
-    def __init__(
-        self, data: Thumbnails, juror: Juror, settings: RetoucherTraining, checkpoint: Path
-    ) -> None:
+    def __init__(self, data: Thumbnails, juror: Juror, settings: RetoucherTraining, checkpoint: Path) -> None:
         self.settings, self.held_out, self.checkpoint = settings, data.held_out, checkpoint
         torch.manual_seed(derive_seed(settings.seed, "retoucher") % 2**63)
         np.random.seed(derive_seed(settings.seed, "sb3") % 2**32)  # noqa: NPY002 - stable-baselines3 shuffles with it
@@ -228,7 +229,7 @@ class RetoucherTrainer:
 
     def _teach_plan(self) -> None:
         total = self.settings.planner.updates
-        # The plan is looked at about twenty times, whatever its length; an early look costs little and catches the peak.
+        # About twenty looks, whatever the length: each costs little, and the peak is often early.
         every = max(1, total // 20)
         with Progress("plan", total=total, unit="updates") as progress:
             progress.advance(self.planner.update)
