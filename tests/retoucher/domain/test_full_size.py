@@ -1,0 +1,116 @@
+"""A photo rendered at full size in strips is the photo rendered whole, and its thumbnail keeps what is decided on."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.retoucher.domain.procedural import noise, scene
+from vernissage.retoucher.domain import full_size
+from vernissage.retoucher.domain.full_size import as_batch, render_full_size, thumbnail
+from vernissage.retoucher.domain.render import render
+from vernissage.retoucher.domain.sliders import HIGHS, LOWS, SLIDER_COUNT, slider_index
+
+
+def pixels_of(image: torch.Tensor) -> np.ndarray:
+    return np.ascontiguousarray(image[0].permute(1, 2, 0).numpy())
+
+
+def recipe(**amounts: float) -> torch.Tensor:
+    row = torch.zeros(1, SLIDER_COUNT)
+    for name, amount in amounts.items():
+        row[0, slider_index(name)] = amount
+    return row
+
+
+@pytest.fixture(autouse=True)
+def short_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(full_size, "STRIP_PIXELS", 1 << 12)
+
+
+@pytest.mark.parametrize(
+    "amounts",
+    [
+        {"exposure": 0.4, "contrast": -0.2, "shadows": 0.5, "temperature": 0.3},
+        {"sharpen": 0.7},
+        {"denoise": 0.6},
+        {"exposure": -0.5, "saturation": 0.4, "denoise": 0.5, "sharpen": 1.0},
+    ],
+    ids=["pointwise", "sharpen", "denoise", "all"],
+)
+@pytest.mark.parametrize("size", [(211, 307), (1201, 97), (40, 2003)], ids=str)
+def test_strips_equal_the_whole(size: tuple[int, int], amounts: dict[str, float]) -> None:
+    # Above 667 pixels the blurs work on smaller copies, which strips on their own would cut elsewhere.
+    image = (scene(*size) + 0.1 * noise(1, *size) - 0.05).clamp(0, 1)
+    whole = pixels_of(render(image, recipe(**amounts)))
+    assert np.abs(render_full_size(pixels_of(image), recipe(**amounts)) - whole).max() < 1e-5
+
+
+@given(
+    size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    values=st.tuples(*(st.floats(low, high, width=32) for low, high in zip(LOWS, HIGHS, strict=True))),
+)
+@settings(max_examples=25, deadline=None)
+def test_any_recipe_on_any_size(size: tuple[int, int], values: tuple[float, ...]) -> None:
+    image, row = scene(*size), torch.tensor([values])
+    result = render_full_size(pixels_of(image), row)
+    assert np.abs(result - pixels_of(render(image, row))).max() < 1e-4
+    assert 0 <= result.min() <= result.max() <= 1
+
+
+def test_the_result_may_replace_the_photo() -> None:
+    photo, row = pixels_of(scene(90, 120)), recipe(exposure=0.3, sharpen=0.5, denoise=0.2)
+    apart = render_full_size(photo, row)
+    assert render_full_size(photo, row, out=photo) is photo
+    np.testing.assert_array_equal(photo, apart)
+
+
+def test_a_neutral_recipe_changes_no_bit() -> None:
+    photo = pixels_of(noise(1, 70, 90))
+    np.testing.assert_array_equal(render_full_size(photo, recipe()), photo)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (8, 8, 4)])
+def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        render_full_size(np.zeros(shape, np.float32), recipe())
+    with pytest.raises(ValueError, match="expected"):
+        render_full_size(np.zeros((8, 8, 3), np.float32), torch.zeros(2, SLIDER_COUNT))
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ((600, 900), (67, 100)),
+        ((900, 600), (100, 67)),
+        ((60, 90), (60, 90)),
+        ((100, 2000), (32, 640)),
+        ((20, 3000), (20, 3000)),
+        ((1, 1), (1, 1)),
+    ],
+)
+def test_the_thumbnail_has_the_long_edge_unless_the_short_one_would_get_lost(
+    size: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    photo = pixels_of(noise(1, *size))
+    small = thumbnail(photo, long_edge=100, short_edge=32)
+    assert small.shape == (1, 3, *expected)
+    assert small.mean() == pytest.approx(photo.mean(), abs=2e-3)
+
+
+def test_thumbnails_average_areas_and_keep_channels_apart() -> None:
+    photo = pixels_of(noise(1, 80, 40))
+    small = thumbnail(photo, long_edge=20, short_edge=1)
+    expected = photo.reshape(20, 4, 10, 4, 3).mean(axis=(1, 3))
+    np.testing.assert_allclose(pixels_of(small), expected, atol=1e-6)
+
+
+def test_a_batch_is_a_view() -> None:
+    photo = pixels_of(noise(1, 5, 7))
+    batch = as_batch(photo)
+    assert batch.shape == (1, 3, 5, 7)
+    photo[1, 2, 0] = 0.25
+    assert batch[0, 0, 1, 2] == 0.25
