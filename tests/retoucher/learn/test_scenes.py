@@ -1,0 +1,114 @@
+"""Where episodes begin: reproducible draws, an unfaulty reference, and pairs that stay pairs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from tests.retoucher.learn.worlds import darkened, photos, scene_source
+from vernissage.retoucher.learn.scenes import SceneStarts, Starts, StoredStarts, vary_scenes
+
+SMALL = photos(6, side=8)
+
+
+def source(seed: int = 0, **changes: object) -> SceneStarts:
+    settings = {
+        "scene_variation": 0.0,
+        "stored_share": 0.0,
+        "clean_share": 0.0,
+        "faults": (1, 3),
+        "taken_at": 8,
+        **changes,
+    }
+    return SceneStarts(SMALL, Starts(SMALL / 2, SMALL), rng=np.random.default_rng(seed), **settings)
+
+
+def same(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """(N,) which rows are equal."""
+    return (a == b).flatten(1).all(dim=1)
+
+
+def test_one_seed_gives_one_sequence_and_another_seed_another() -> None:
+    one, twin, other = scene_source(1), scene_source(1), scene_source(2)
+    for count in (5, 1, 3):
+        a, b, c = one.draw(count), twin.draw(count), other.draw(count)
+        assert a.faulty.shape == a.reference.shape == (count, 3, 24, 24)
+        assert torch.equal(a.faulty, b.faulty)
+        assert torch.equal(a.reference, b.reference)
+        assert not torch.equal(a.reference, c.reference)
+
+
+def test_a_sequence_goes_on_from_a_generator_put_back() -> None:
+    one, other = scene_source(1), scene_source(9)
+    one.draw(4)
+    other.rng.bit_generator.state = one.rng.bit_generator.state
+    assert torch.equal(one.draw(4).faulty, other.draw(4).faulty)
+
+
+def test_the_reference_is_a_photo_or_its_mirror_image_and_the_fault_is_not_in_it() -> None:
+    starts = source().draw(64)
+    known = torch.stack([same(starts.reference, photo[None]) for photo in (*SMALL, *SMALL.flip(-1))])
+    assert (known.sum(dim=0) == 1).all()
+    assert known.any(dim=1).sum() > 8  # several photos, both ways round
+    assert same(starts.faulty, starts.reference).sum() <= 2
+    assert starts.faulty.min() >= 0
+    assert starts.faulty.max() <= 1
+
+
+def test_pairs_are_mirrored_together() -> None:
+    starts = source(stored_share=1.0).draw(64)
+    assert torch.equal(starts.faulty, starts.reference / 2)
+    upright = torch.stack([same(starts.reference, photo[None]) for photo in SMALL]).any(dim=0)
+    assert 20 < upright.sum() < 44
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_shares_of_stored_and_of_clean_beginnings(share: float) -> None:
+    stored = source(stored_share=share, clean_share=1.0).draw(600)
+    assert float(same(stored.faulty, stored.reference / 2).float().mean()) == pytest.approx(share, abs=0.06)
+    clean = source(clean_share=share).draw(600)
+    # A photo may be blind to its fault, so a little more than the share is equal.
+    assert share - 0.06 <= float(same(clean.faulty, clean.reference).float().mean()) <= min(1.0, share + 0.1)
+
+
+def test_a_varied_scene_without_a_fault_is_clean() -> None:
+    starts = source(scene_variation=1.0, clean_share=1.0).draw(20)
+    assert torch.equal(starts.faulty, starts.reference)
+    known = torch.stack([same(starts.reference, photo[None]) for photo in (*SMALL, *SMALL.flip(-1))])
+    assert not known.any()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_any_number_of_beginnings_can_be_drawn(share: float) -> None:
+    # With a stored share, a single new beginning is now and then a stored one and none is fresh.
+    drawn = source(stored_share=share)
+    for _ in range(10):
+        assert drawn.draw(1).faulty.shape == (1, 3, 8, 8)
+
+
+def test_stored_pairs_come_in_turn_and_begin_again() -> None:
+    starts = darkened(SMALL[:5])
+    stored = StoredStarts(starts.faulty, starts.reference)
+    for rows in ([0, 1, 2], [3, 4, 0], [1], [2, 3, 4, 0, 1, 2, 3]):
+        drawn = stored.draw(len(rows))
+        assert torch.equal(drawn.faulty, starts.faulty[rows])
+        assert torch.equal(drawn.reference, starts.reference[rows])
+
+
+def test_stored_pairs_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match="expected equal, not empty"):
+        StoredStarts(SMALL, SMALL[:3])
+    with pytest.raises(ValueError, match="expected equal, not empty"):
+        StoredStarts(SMALL[:0], SMALL[:0])
+
+
+def test_variation_scales_from_nothing_to_another_day() -> None:
+    assert torch.equal(vary_scenes(SMALL, 0.0, np.random.default_rng(0)), SMALL)
+    distances = [
+        float((vary_scenes(SMALL, scale, np.random.default_rng(0)) - SMALL).abs().mean()) for scale in (0.3, 1.0)
+    ]
+    assert 0 < distances[0] < distances[1] < 0.3
+    varied = vary_scenes(SMALL, 1.0, np.random.default_rng(0))
+    assert varied.min() >= 0
+    assert varied.max() <= 1
