@@ -248,6 +248,13 @@ class Juror(Section):
         gt=0,
         le=10_000,
     )
+    imagined_scenes: int = knob(
+        "Made-up scenes that join the train photos; they help most when there are few photos, and matter little later.",
+        stages="juror",
+        unit="scenes",
+        ge=0,
+        le=1_000_000,
+    )
     scene_variation: Real = knob(
         "How far light and colour of the train photos are varied before they are made worse; 0 takes them as they are.",
         stages="juror",
@@ -329,6 +336,13 @@ class RetoucherTrain(Section):
         unit="x usual scenes",
         ge=0,
         le=4,
+    )
+    imagined_scenes: int = knob(
+        "Made-up scenes that join the train photos; they help most when there are few photos, and matter little later.",
+        stages="train@retoucher",
+        unit="scenes",
+        ge=0,
+        le=1_000_000,
     )
     stored_share: Real = knob(
         "Share of episodes that begin with a stored pair, the rest with a fresh draw; stored ones include compression.",

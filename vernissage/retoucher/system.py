@@ -56,14 +56,19 @@ class RetoucherSystem:
 
     def train(self, params: Params, folders: SystemFolders) -> None:
         """Train on the train split, choose the weights on the validation split."""
+        import torch
+
         from vernissage.retoucher.learn.dataset import fingerprint, load_starts, read_pairs, unique_originals, write_csv
+        from vernissage.retoucher.learn.imagined import imagine_scenes
         from vernissage.retoucher.learn.juror import RankJuror
         from vernissage.retoucher.learn.training import RetoucherTrainer, Thumbnails
 
         settings = training_settings(params)
         view = settings.spec.view
         train, val = read_pairs(folders.ready, "train"), read_pairs(folders.ready, "val")
-        data = Thumbnails(unique_originals(train, view), load_starts(train, view), load_starts(val, view))
+        imagined = imagine_scenes(params.train.retoucher.imagined_scenes, view, _rng(params, "imagined"))
+        originals = torch.cat((unique_originals(train, view), imagined))
+        data = Thumbnails(originals, load_starts(train, view), load_starts(val, view))
         juror_folder = _juror_folder(folders)
         key = fingerprint(settings, sha256_file(folders.ready / "pairs.csv"), sha256_file(juror_folder / "juror.json"))
         trainer = RetoucherTrainer(data, RankJuror.load(juror_folder), settings, folders.scratch("train") / key)
@@ -155,6 +160,7 @@ def training_settings(params: Params) -> RetoucherTraining:
     return RetoucherTraining(
         spec=PolicySpec(
             view=section.view,
+            standard=params.resize.long_edge,
             horizon=section.horizon,
             strengths=section.strengths,
             widths=section.widths,

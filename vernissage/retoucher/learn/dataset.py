@@ -17,6 +17,7 @@ from vernissage.core.images import load_rgb8
 from vernissage.retoucher.domain.filters import resize_square
 from vernissage.retoucher.learn.environment import to_bytes
 from vernissage.retoucher.learn.scenes import Starts
+from vernissage.retoucher.learn.suggestions import classic_suggestions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -105,10 +106,22 @@ def load_thumbnails(paths: Iterable[Path], view: int) -> torch.Tensor:
 
 
 def load_starts(pairs: Sequence[Pair], view: int) -> Starts:
-    """Thumbnails of pairs."""
-    return Starts(
-        load_thumbnails((pair.faulty for pair in pairs), view), load_thumbnails((pair.original for pair in pairs), view)
-    )
+    """Thumbnails of pairs, with suggestions measured on the stored photos.
+
+    Args:
+        pairs: What to load.
+        view: Side of the thumbnails in pixels.
+
+    Returns:
+        N beginnings of episodes.
+    """
+    thumbnails, suggestions = [], []
+    for pair in pairs:
+        photo = load_photo(pair.faulty)
+        thumbnails.append(to_bytes(resize_square(photo, view)))
+        suggestions.append(classic_suggestions(photo))
+    reference = load_thumbnails((pair.original for pair in pairs), view)
+    return Starts(torch.cat(thumbnails).float() / 255, reference, torch.cat(suggestions))
 
 
 def unique_originals(pairs: Sequence[Pair], view: int) -> torch.Tensor:

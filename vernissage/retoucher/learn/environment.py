@@ -15,6 +15,7 @@ from vernissage.retoucher.domain.colour import srgb_to_linear
 from vernissage.retoucher.domain.render import render_linear
 from vernissage.retoucher.domain.sliders import HIGHS, LOWS, SLIDER_COUNT
 from vernissage.retoucher.learn.rewards import Reward, reference_error
+from vernissage.retoucher.learn.suggestions import SUGGESTIONS
 
 if TYPE_CHECKING:
     from vernissage.retoucher.learn.actions import ActionTable
@@ -32,7 +33,8 @@ def observation_space(view: int, actions: ActionTable) -> gym.spaces.Dict:
         actions: The action table.
 
     Returns:
-        ``original`` and ``view``: (3, V, V) uint8 thumbnails before the first and after the last edit; ``settings``:
+        ``original`` and ``view``: (3, V, V) uint8 thumbnails before the first and after the last edit;
+        ``suggestions``: what classic corrections would set in the original; ``settings``:
         (K,) sliders; ``progress``: (1,) share of the horizon used; ``last_action``: (A,) one-hot, all zero at first.
     """
     box = gym.spaces.Box
@@ -40,6 +42,7 @@ def observation_space(view: int, actions: ActionTable) -> gym.spaces.Dict:
         {
             "original": box(0, 255, (3, view, view), np.uint8),
             "view": box(0, 255, (3, view, view), np.uint8),
+            "suggestions": box(-1.5, 1.5, (SUGGESTIONS,), np.float32),
             "settings": box(np.asarray(LOWS, np.float32), np.asarray(HIGHS, np.float32)),
             "progress": box(0, 1, (1,), np.float32),
             "last_action": box(0, 1, (actions.count,), np.float32),
@@ -59,6 +62,7 @@ class _Slots:
     original: torch.Tensor
     linear: torch.Tensor
     reference: torch.Tensor
+    suggestions: torch.Tensor
     view: torch.Tensor
     settings: torch.Tensor
     edits: torch.Tensor
@@ -183,6 +187,7 @@ class RetouchEnv(VectorEnv):
             original=starts.faulty,
             linear=srgb_to_linear(starts.faulty),
             reference=starts.reference,
+            suggestions=starts.suggestions,
             view=starts.faulty.clone(),
             settings=torch.zeros(count, SLIDER_COUNT),
             edits=torch.zeros(count, dtype=torch.long),
@@ -231,6 +236,7 @@ class RetouchEnv(VectorEnv):
         return {
             "original": to_bytes(slots.original).numpy(),
             "view": to_bytes(slots.view).numpy(),
+            "suggestions": slots.suggestions.numpy().copy(),
             "settings": slots.settings.numpy().copy(),
             "progress": (slots.edits.float() / self.horizon).unsqueeze(1).numpy(),
             "last_action": slots.last_action.numpy().copy(),

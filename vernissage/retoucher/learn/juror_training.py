@@ -19,6 +19,7 @@ from vernissage.core.progress import Progress
 from vernissage.core.seeds import derive_seed, numpy_generator
 from vernissage.core.weights import save_weights
 from vernissage.retoucher.learn.dataset import photos_of_split, write_csv
+from vernissage.retoucher.learn.imagined import imagine_scenes
 from vernissage.retoucher.learn.juror import ORIGINAL_SCORE, RankJuror, RankNet, picture_statistics
 from vernissage.retoucher.learn.ladders import AXES, RUNGS, Ladders, make_ladders
 from vernissage.retoucher.learn.scenes import vary_scenes
@@ -287,7 +288,8 @@ def make_juror(annotations: Path, resized: Path, out: Path, params: Params) -> d
         photos_of_split(annotations, resized, split, section.size) for split in ("train", "val", "test")
     )
     judged = max(len(AXES), min(20 * len(AXES), settings.ladders))
-    juror, curves = train_juror(train, settings)
+    imagined = imagine_scenes(section.imagined_scenes, section.size, numpy_generator(params.seed, "imagined"))
+    juror, curves = train_juror(torch.cat((train, imagined)), settings)
     juror = calibrate(juror, val, settings, judged)
     evaluation = evaluate_juror(juror, test, settings, judged)
     with fresh_folder(out) as folder:

@@ -14,7 +14,7 @@ from vernissage.retoucher.domain.render import clamp_settings
 from vernissage.retoucher.domain.sliders import SLIDER_COUNT
 from vernissage.retoucher.learn.actions import ActionTable
 from vernissage.retoucher.learn.juror import PictureTrunk
-from vernissage.retoucher.learn.suggestions import SUGGESTIONS, classic_suggestions
+from vernissage.retoucher.learn.suggestions import SUGGESTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,6 +30,7 @@ class PolicySpec:
 
     Attributes:
         view: Side of the thumbnails in pixels.
+        standard: Long edge in pixels at which the ends of a photo's histogram are measured.
         horizon: Most edits of one episode.
         strengths: Step sizes of the actions.
         widths: Channels of the convolutions.
@@ -37,6 +38,7 @@ class PolicySpec:
     """
 
     view: int
+    standard: int
     horizon: int
     strengths: tuple[float, ...]
     widths: tuple[int, ...]
@@ -83,16 +85,17 @@ class PolicyNet(nn.Module):
         self.register_buffer("deltas", table.deltas.clone())
         self._table = table
 
-    def plan(self, originals: torch.Tensor) -> torch.Tensor:
+    def plan(self, originals: torch.Tensor, suggestions: torch.Tensor) -> torch.Tensor:
         """Propose settings.
 
         Args:
             originals: (N, 3, V, V) float in [0, 1].
+            suggestions: (N, SUGGESTIONS), see :func:`classic_suggestions`.
 
         Returns:
             (N, K) settings within the sliders' ranges.
         """
-        return self._plan(originals, self.trunk(originals))
+        return self._plan(self.trunk(originals), suggestions)
 
     def forward(self, observation: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits and value of each photo's state.
@@ -103,10 +106,9 @@ class PolicyNet(nn.Module):
         Returns:
             (N, A) logits, (N,) values.
         """
-        originals = observation["original"].float() / 255
-        features = self.trunk(originals)
+        features = self.trunk(observation["original"].float() / 255)
         settings = observation["settings"].float()
-        gap = self._plan(originals, features) - settings
+        gap = self._plan(features, observation["suggestions"].float()) - settings
         state = torch.cat(
             (
                 self.context(features),
@@ -121,9 +123,8 @@ class PolicyNet(nn.Module):
         logits = logits.masked_fill(~self._table.allowed(settings), MASKED_LOGIT)
         return logits, self.critic(state).squeeze(1)
 
-    def _plan(self, originals: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
-        suggested = classic_suggestions(originals)
-        wanted = self.plan_head(torch.cat((features, suggested), dim=1)) + self.trust(suggested)
+    def _plan(self, features: torch.Tensor, suggestions: torch.Tensor) -> torch.Tensor:
+        wanted = self.plan_head(torch.cat((features, suggestions), dim=1)) + self.trust(suggestions)
         return clamp_settings(torch.tanh(wanted))
 
     def _price(self, gap: torch.Tensor) -> torch.Tensor:

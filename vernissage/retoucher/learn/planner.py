@@ -116,7 +116,7 @@ class PlannerTrainer:
         for group in self.optimiser.param_groups:
             group["lr"] = self.learning_rate()
         starts = self.source.draw(self.settings.batch)
-        result = render_linear(srgb_to_linear(starts.faulty), self.network.plan(starts.faulty))
+        result = render_linear(srgb_to_linear(starts.faulty), self.network.plan(starts.faulty, starts.suggestions))
         first_error = reference_error(starts.faulty, starts.reference)
         ramp = 0.4 * min(1.0, 1.5 * self.update / self.settings.updates)
         loss = planner_loss(result, starts.reference, first_error, self.settings.harm_aversion, ramp)

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import torch
 
 from vernissage.retoucher.domain.colour import srgb_to_linear
-from vernissage.retoucher.domain.filters import resize_square
+from vernissage.retoucher.domain.filters import resize_area, resize_square
 from vernissage.retoucher.domain.render import render_linear
 from vernissage.retoucher.domain.sliders import SLIDER_COUNT
 from vernissage.retoucher.learn.environment import to_bytes
 
 if TYPE_CHECKING:
     from vernissage.retoucher.learn.network import PolicyNet
+from vernissage.retoucher.learn.suggestions import classic_suggestions
 
 
 @dataclass(frozen=True)
@@ -34,13 +35,27 @@ class Rollout:
     edits: torch.Tensor
 
 
+def measure_suggestions(photos: torch.Tensor, standard: int) -> torch.Tensor:
+    """What classic corrections would set, measured at the standard size whatever the size of the photos.
+
+    Args:
+        photos: (N, 3, H, W) float in [0, 1].
+        standard: Long edge in pixels.
+
+    Returns:
+        (N, SUGGESTIONS).
+    """
+    return classic_suggestions(torch.round(resize_area(photos, standard) * 255) / 255)
+
+
 @torch.no_grad()
-def run_policy(network: PolicyNet, photos: torch.Tensor) -> Rollout:
+def run_policy(network: PolicyNet, photos: torch.Tensor, suggestions: torch.Tensor | None = None) -> Rollout:
     """Edit photos greedily until the policy stops or the horizon is used up.
 
     Args:
         network: Trained policy.
         photos: (N, 3, H, W) float in [0, 1], encoded sRGB, any size.
+        suggestions: (N, SUGGESTIONS) where they are known from larger copies; else measured on ``photos``.
 
     Returns:
         The rollout.
@@ -48,6 +63,8 @@ def run_policy(network: PolicyNet, photos: torch.Tensor) -> Rollout:
     spec, table = network.spec, network.spec.actions()
     # The agent was trained on stored thumbnails, so it is shown what a thumbnail of 8 bits holds.
     original = to_bytes(resize_square(photos, spec.view))
+    if suggestions is None:
+        suggestions = measure_suggestions(photos, spec.standard)
     linear = srgb_to_linear(original.float() / 255)
     count = len(photos)
     settings = torch.zeros(count, SLIDER_COUNT)
@@ -59,6 +76,7 @@ def run_policy(network: PolicyNet, photos: torch.Tensor) -> Rollout:
         observation = {
             "original": original,
             "view": view,
+            "suggestions": suggestions,
             "settings": settings,
             "progress": torch.full((count, 1), step / spec.horizon),
             "last_action": last,

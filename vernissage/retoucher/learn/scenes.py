@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 import torch
 
+from vernissage.retoucher.domain.colour import luma
 from vernissage.retoucher.domain.faults import apply_faults, draw_faults
 from vernissage.retoucher.domain.render import clamp_settings, render
 from vernissage.retoucher.domain.sliders import SLIDER_NAMES
+from vernissage.retoucher.learn.suggestions import classic_suggestions
 
 # Spread of each slider when another scene is imagined: a darker room, a warmer lamp, duller colours. Exposure and
 # contrast vary little, the tone curve much: cameras put black and white near the ends whatever the scene is.
@@ -27,10 +29,17 @@ class Starts:
     Attributes:
         faulty: (N, 3, V, V) float in [0, 1], what the agent is given.
         reference: (N, 3, V, V) float in [0, 1], what was meant.
+        suggestions: (N, SUGGESTIONS) by :func:`classic_suggestions`, from the photos behind the thumbnails where these
+            are at hand, else from the thumbnails.
     """
 
     faulty: torch.Tensor
     reference: torch.Tensor
+    suggestions: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+
+    def __post_init__(self) -> None:
+        if not len(self.suggestions):
+            object.__setattr__(self, "suggestions", classic_suggestions(self.faulty))
 
 
 class StartSource(Protocol):
@@ -102,12 +111,15 @@ class SceneStarts:
         reference = torch.cat((fresh.reference, self._stored.reference[rows]))
         flipped = torch.from_numpy(rng.random(count) < 0.5).view(-1, 1, 1, 1)
         return Starts(
-            torch.where(flipped, faulty.flip(-1), faulty), torch.where(flipped, reference.flip(-1), reference)
+            torch.where(flipped, faulty.flip(-1), faulty),
+            torch.where(flipped, reference.flip(-1), reference),
+            # A mirrored photo has the same histogram.
+            torch.cat((fresh.suggestions, self._stored.suggestions[rows])),
         )
 
     def _fresh(self, count: int) -> Starts:
         if not count:  # one photo is drawn, and it is a stored one
-            return Starts(self._originals[:0], self._originals[:0])
+            return Starts(self._originals[:0], self._originals[:0], self._stored.suggestions[:0])
         rng = self.rng
         rows = torch.from_numpy(rng.integers(len(self._originals), size=count))
         scenes = vary_scenes(self._originals[rows], self._variation, rng)
@@ -116,7 +128,10 @@ class SceneStarts:
 
 
 def vary_scenes(images: torch.Tensor, variation: float, rng: np.random.Generator) -> torch.Tensor:
-    """Render photos as if light, colour and haze had been a little different that day.
+    """Render photos as if light and colour had been a little different that day.
+
+    Half of them (at variation 1) also get their darkest and brightest pixels moved to the ends, as whole photos mostly
+    have them and crops of photos mostly do not.
 
     Args:
         images: (N, 3, H, W) float in [0, 1].
@@ -130,4 +145,16 @@ def vary_scenes(images: torch.Tensor, variation: float, rng: np.random.Generator
         return images
     spread = variation * torch.tensor([_SCENE_SPREAD[name] for name in SLIDER_NAMES])
     drawn = torch.from_numpy(rng.standard_normal((len(images), len(spread)), dtype=np.float32)).clamp(-2, 2)
-    return render(images, clamp_settings(drawn * spread))
+    varied = render(images, clamp_settings(drawn * spread))
+    stretched = torch.from_numpy(rng.random(len(images)) < 0.5 * variation).view(-1, 1, 1, 1)
+    return torch.where(stretched, _full_range(varied, rng), varied)
+
+
+def _full_range(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """Move black and white to the ends, letting up to one percent clip at each; at most fivefold."""
+    clipped = torch.from_numpy(rng.uniform(0, 0.01, len(images)).astype(np.float32))
+    ordered = luma(images).flatten(1).sort(dim=1).values
+    place = (clipped * (ordered.shape[1] - 1)).long().unsqueeze(1)
+    low = ordered.gather(1, place).view(-1, 1, 1, 1)
+    high = ordered.gather(1, ordered.shape[1] - 1 - place).view(-1, 1, 1, 1)
+    return ((images - low) / (high - low).clamp_min(0.2)).clamp(0, 1)

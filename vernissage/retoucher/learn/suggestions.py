@@ -10,8 +10,11 @@ import torch
 from vernissage.retoucher.domain.colour import luma, srgb_to_linear
 from vernissage.retoucher.domain.sliders import SLIDERS, slider_index
 
-#: Exposure and contrast of an autocontrast, temperature and tint of auto levels, the same of gray-world, mid-tones.
-SUGGESTIONS = 7
+#: Shares of pixels that may clip at each end; exact ends tell most, generous ones survive grain and hot pixels.
+CLIP_SHARES = (0.0, 0.005)
+#: Per clip share exposure and contrast of an autocontrast, temperature and tint of auto levels; then temperature and
+#: tint of gray-world, and what is missing to a typical median.
+SUGGESTIONS = 4 * len(CLIP_SHARES) + 3
 
 # Over most of its range the sRGB curve is close to this power, so a gain in light is a gain of encoded values.
 _ENCODING_GAMMA = 2.4
@@ -27,21 +30,23 @@ def classic_suggestions(images: torch.Tensor) -> torch.Tensor:
     a = 1 / (lo + hi) and k = (lo + hi) / (hi - lo).
 
     Args:
-        images: (N, 3, V, V) float in [0, 1].
+        images: (N, 3, H, W) float in [0, 1], at the size at which the ends of the histogram mean something.
 
     Returns:
         (N, SUGGESTIONS) normalised slider settings, clamped to [-1.5, 1.5].
     """
-    grey = luma(images).flatten(1)
-    low, high = grey.amin(dim=1), grey.amax(dim=1)
-    both, span = (low + high).clamp_min(0.05), (high - low).clamp_min(0.05)
-    exposure = -_ENCODING_GAMMA * torch.log2(both) / _FULL_SCALE["exposure"]
-    contrast = torch.log2(both / span) / _FULL_SCALE["contrast"]
-    channels = images.flatten(2)
-    ends = -_ENCODING_GAMMA * torch.log2((channels.amin(dim=2) + channels.amax(dim=2)).clamp_min(0.05))
-    means = -torch.log2(srgb_to_linear(images).mean(dim=(2, 3)).clamp_min(1e-3))
-    median = torch.log2(_TYPICAL_MEDIAN / grey.median(dim=1).values.clamp_min(0.02))
-    columns = (exposure, contrast, *_balance(ends), *_balance(means), median)
+    ordered = torch.cat((images, luma(images)), dim=1).flatten(2).sort(dim=2).values
+    last = ordered.shape[2] - 1
+    columns: list[torch.Tensor] = []
+    for share in CLIP_SHARES:
+        place = int(share * last)
+        low, high = ordered[:, :, place], ordered[:, :, last - place]
+        both, span = (low + high).clamp_min(0.05), (high - low).clamp_min(0.05)
+        columns.append(-_ENCODING_GAMMA * torch.log2(both[:, 3]) / _FULL_SCALE["exposure"])
+        columns.append(torch.log2(both[:, 3] / span[:, 3]) / _FULL_SCALE["contrast"])
+        columns += _balance(-_ENCODING_GAMMA * torch.log2(both[:, :3]))
+    columns += _balance(-torch.log2(srgb_to_linear(images).mean(dim=(2, 3)).clamp_min(1e-3)))
+    columns.append(torch.log2(_TYPICAL_MEDIAN / ordered[:, 3, last // 2].clamp_min(0.02)))
     return torch.stack(columns, dim=1).clamp(-1.5, 1.5)
 
 

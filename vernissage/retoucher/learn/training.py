@@ -131,9 +131,9 @@ def validate(network: PolicyNet, pairs: Starts, harm_aversion: float, *, plan_on
     """
     network.eval()
     if plan_only:
-        settings, edits = network.plan(pairs.faulty), 0.0
+        settings, edits = network.plan(pairs.faulty, pairs.suggestions), 0.0
     else:
-        rollout = run_policy(network, pairs.faulty)
+        rollout = run_policy(network, pairs.faulty, pairs.suggestions)
         settings, edits = rollout.settings, float(rollout.edits.float().mean())
     before = reference_error(pairs.faulty, pairs.reference)
     after = reference_error(render_linear(srgb_to_linear(pairs.faulty), settings), pairs.reference)
