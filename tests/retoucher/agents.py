@@ -15,14 +15,14 @@ from vernissage.retoucher.learn.network import PolicyNet, PolicySpec
 if TYPE_CHECKING:
     from pathlib import Path
 
-VIEW = 32
+SPEC = PolicySpec(view=32, standard=64, horizon=6, strengths=(0.1, 0.3), widths=(8, 16), step_cost=0.02)
 
 
 def agent_with_plan(plan: dict[str, float] | None = None) -> PolicyNet:
     """A policy that moves the named sliders to the given settings, whatever the photo; none leaves all as they are."""
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        network = PolicyNet(PolicySpec(view=VIEW, horizon=6, strengths=(0.1, 0.3), widths=(8, 16), step_cost=0.02))
+        network = PolicyNet(SPEC)
     settings = torch.zeros(SLIDER_COUNT)
     for name, setting in (plan or {}).items():
         settings[slider_index(name)] = setting

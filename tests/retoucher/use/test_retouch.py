@@ -194,7 +194,7 @@ def test_transparency_in_a_file_that_calls_itself_jpeg_is_kept(models: tuple[Pat
     assert read_photo(result.outputs[0]).alpha is not None
 
 
-@pytest.mark.parametrize("size", [(1, 1), (8, 8), (1, 300), (2000, 3)])
+@pytest.mark.parametrize("size", [(1, 1), (8, 8), (1, 300), (300, 2)])
 def test_odd_sizes_come_out_in_their_size(models: tuple[Path, Path], tmp_path: Path, size: tuple[int, int]) -> None:
     photo = tmp_path / "odd.png"
     write_photo(photo, pixels(*size))

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from PIL import Image
 
+from vernissage.core.images import to_uint8
 from vernissage.retoucher.domain.colour import luma
 from vernissage.retoucher.domain.filters import local_statistics_filter, unsharp_luma
 from vernissage.retoucher.domain.render import DENOISE_SIGMA_SHARE, SHARPEN_SIGMA_SHARE, render
@@ -27,8 +28,8 @@ def as_batch(pixels: NDArray[np.float32]) -> torch.Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0)
 
 
-def thumbnail(pixels: NDArray[np.float32], *, long_edge: int, short_edge: int) -> torch.Tensor:
-    """Shrink a photo by averaging areas, one channel at a time.
+def thumbnail(pixels: NDArray[np.float32], *, long_edge: int, short_edge: int = 1) -> torch.Tensor:
+    """Shrink a photo as the photos of the dataset were shrunk: 8 bits, Lanczos.
 
     Args:
         pixels: (H, W, 3) float in [0, 1].
@@ -36,13 +37,15 @@ def thumbnail(pixels: NDArray[np.float32], *, long_edge: int, short_edge: int) -
         short_edge: The shorter side keeps at least so many, where it had them: a panorama stays longer than asked.
 
     Returns:
-        (1, 3, h, w) float; photos that are small already come back in their size, as a copy.
+        (1, 3, h, w) float on the 8-bit grid; photos that are small already keep their size.
     """
     height, width = pixels.shape[:2]
     scale = min(1.0, max(long_edge / max(height, width), short_edge / min(height, width)))
-    size = (max(1, round(height * scale)), max(1, round(width * scale)))
-    planes = (torch.from_numpy(np.ascontiguousarray(pixels[..., channel])) for channel in range(3))
-    return torch.cat([F.interpolate(plane[None, None], size=size, mode="area") for plane in planes], dim=1)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    # One channel at a time, because a float copy of a whole large photo takes hundreds of megabytes.
+    planes = [Image.fromarray(to_uint8(pixels[..., channel])) for channel in range(3)]
+    small = [np.array(plane.resize(size, Image.Resampling.LANCZOS)) for plane in planes]
+    return torch.from_numpy(np.stack(small)).unsqueeze(0).float() / 255
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from vernissage.core.errors import BadInput
+from vernissage.core.seeds import numpy_generator
 from vernissage.retoucher.judge.file_cases import FILE_CASES
 from vernissage.retoucher.judge.picture_cases import PICTURE_CASES
 from vernissage.retoucher.judge.trials import Bench, Case, Outcome, set_up
@@ -77,11 +78,11 @@ def run_cases(
     if not photos:
         raise BadInput("robustness: got no photos, expected some of the test split")
     bench = set_up(network, juror, photos, scratch, rng)
-    results = []
-    for case, own_rng in zip(cases, rng.spawn(len(cases)), strict=True):
+    seed, results = int(rng.integers(2**63)), []
+    for case in cases:
         folder = scratch / re.sub(r"\W+", "-", case.name)
         folder.mkdir(parents=True, exist_ok=True)
-        results.append(_run(case, replace(bench, folder=folder, rng=own_rng)))
+        results.append(_run(case, replace(bench, folder=folder, rng=numpy_generator(seed, case.name))))
         if progress is not None:
             progress.advance()
     return results

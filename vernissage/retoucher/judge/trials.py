@@ -11,10 +11,10 @@ import torch
 from vernissage.core.images import read_photo, to_uint8
 from vernissage.retoucher.domain.faults import AppliedFault, apply_faults
 from vernissage.retoucher.domain.filters import resize_square
-from vernissage.retoucher.domain.full_size import as_batch
+from vernissage.retoucher.domain.full_size import as_batch, thumbnail
 from vernissage.retoucher.domain.quality import psnr
 from vernissage.retoucher.domain.render import render
-from vernissage.retoucher.learn.rollout import run_policy
+from vernissage.retoucher.learn.rollout import measure_suggestions, run_policy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,7 +33,7 @@ NORMAL_FAULTS: tuple[Faults, Faults] = (
     (AppliedFault("exposure", 0.8), AppliedFault("temperature", 0.3)),
 )
 #: With less gain than this in the normal case, in dB, there is nothing of which a share could be kept.
-_SMALLEST_GAIN = 0.1
+_SMALLEST_GAIN = 0.5
 #: Photos for cases that write and read files.
 _FEW = 4
 
@@ -126,9 +126,11 @@ def set_up(
 
 
 def decide(network: PolicyNet, photos: Sequence[torch.Tensor]) -> torch.Tensor:
-    """(N, K) settings that the agent chooses for photos of any sizes."""
-    views = [resize_square(photo, network.spec.view) for photo in photos]
-    return run_policy(network, torch.cat(views)).settings
+    """(N, K) settings that the agent chooses for photos of any sizes, each shrunk as a user's photo is."""
+    spec = network.spec
+    small = [thumbnail(as_pixels(photo), long_edge=spec.standard, short_edge=spec.view) for photo in photos]
+    suggestions = torch.cat([measure_suggestions(photo, spec.standard) for photo in small])
+    return run_policy(network, torch.cat([resize_square(photo, spec.view) for photo in small]), suggestions).settings
 
 
 def edited(photos: Sequence[torch.Tensor], settings: torch.Tensor) -> list[torch.Tensor]:

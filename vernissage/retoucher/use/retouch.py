@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 Status = Literal["edited", "unchanged", "failed"]
 
-#: Long edge of the thumbnails that are judged and shown on the sheet.
-THUMBNAIL_EDGE = 320
+#: Long edge of the pictures on the contact sheet.
+SHEET_EDGE = 320
 JPEG_QUALITY = 95
 #: Where a folder is given, the files in it that are taken for photos.
 PHOTO_SUFFIXES = frozenset(
@@ -234,12 +234,15 @@ def decide(photo: Photo, agent: Agent) -> Edit:
     Returns:
         The decision with thumbnails of every step.
     """
-    small = thumbnail(photo.pixels, long_edge=THUMBNAIL_EDGE, short_edge=agent.network.spec.view)
+    spec = agent.network.spec
+    small = thumbnail(photo.pixels, long_edge=spec.standard, short_edge=spec.view)
     rollout = run_policy(agent.network, small)
     settings = _path_of_edits(rollout)
-    pictures = render(small.expand(len(settings), -1, -1, -1), settings)
-    scores = [round(score, 4) for score in agent.juror.score(pictures).tolist()]
+    judged = render(small.expand(len(settings), -1, -1, -1), settings)
+    scores = [round(score, 4) for score in agent.juror.score(judged).tolist()]
     recipe = _recipe(settings, rollout, agent, scores)
+    shown = thumbnail(photo.pixels, long_edge=SHEET_EDGE)
+    pictures = render(shown.expand(len(settings), -1, -1, -1), settings)
     return Edit(recipe, torch.cat((pictures, pictures[-1:])))
 
 
