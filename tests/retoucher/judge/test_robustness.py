@@ -112,8 +112,8 @@ def looks_at_the_batch(views: torch.Tensor) -> torch.Tensor:
     return brighten(torch.full((len(views),), 0.1 if len(views) > 1 else 0.2))
 
 
-def looks_at_hue(views: torch.Tensor) -> torch.Tensor:
-    """Sees colour, which a gray file stored in another way has not: used to tell palettes and inks apart."""
+def overreacts(views: torch.Tensor) -> torch.Tensor:
+    """Decides something else as soon as the mean level moves by a hair."""
     return brighten(torch.frac(views.mean(dim=(1, 2, 3)) * 4001))
 
 
@@ -137,9 +137,9 @@ def brighten(amounts: torch.Tensor) -> torch.Tensor:
         (throws_dice, "gray file"),
         (throws_dice, "foreign file names"),
         (throws_dice, "animated GIF"),
-        (looks_at_hue, "palette PNG"),
-        (looks_at_hue, "CMYK JPEG"),
-        (looks_at_hue, "other sizes"),
+        (overreacts, "palette PNG"),
+        (overreacts, "CMYK JPEG"),
+        (overreacts, "other sizes"),
         (constant(temperature=0.5), "monochrome photo"),
         (constant(saturation=-1.0), "sunset"),
         (constant(exposure=-0.5), "flat pictures"),
