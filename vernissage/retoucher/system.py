@@ -56,18 +56,17 @@ class RetoucherSystem:
 
     def train(self, params: Params, folders: SystemFolders) -> None:
         """Train on the train split, choose the weights on the validation split."""
-        import torch
-
         from vernissage.retoucher.learn.dataset import fingerprint, load_starts, read_pairs, unique_originals, write_csv
         from vernissage.retoucher.learn.imagined import imagine_scenes
         from vernissage.retoucher.learn.juror import RankJuror
+        from vernissage.retoucher.learn.scenes import Pictures
         from vernissage.retoucher.learn.training import RetoucherTrainer, Thumbnails
 
         settings = training_settings(params)
         view = settings.spec.view
         train, val = read_pairs(folders.ready, "train"), read_pairs(folders.ready, "val")
         imagined = imagine_scenes(params.train.retoucher.imagined_scenes, view, _rng(params, "imagined"))
-        originals = torch.cat((unique_originals(train, view), imagined))
+        originals = unique_originals(train, view).joined(Pictures.of_thumbnails(imagined))
         data = Thumbnails(originals, load_starts(train, view), load_starts(val, view))
         juror_folder = _juror_folder(folders)
         key = fingerprint(settings, sha256_file(folders.ready / "pairs.csv"), sha256_file(juror_folder / "juror.json"))

@@ -16,8 +16,8 @@ from vernissage.core.files import atomic_write_text, read_json
 from vernissage.core.images import load_rgb8
 from vernissage.retoucher.domain.filters import resize_square
 from vernissage.retoucher.learn.environment import to_bytes
-from vernissage.retoucher.learn.scenes import Starts
-from vernissage.retoucher.learn.suggestions import classic_suggestions
+from vernissage.retoucher.learn.scenes import Pictures, Starts
+from vernissage.retoucher.learn.suggestions import classic_suggestions, pixel_sample
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -124,9 +124,11 @@ def load_starts(pairs: Sequence[Pair], view: int) -> Starts:
     return Starts(torch.cat(thumbnails).float() / 255, reference, torch.cat(suggestions))
 
 
-def unique_originals(pairs: Sequence[Pair], view: int) -> torch.Tensor:
-    """Thumbnails of the originals behind pairs, each once, (M, 3, V, V)."""
-    return load_thumbnails(dict.fromkeys(pair.original for pair in pairs), view)
+def unique_originals(pairs: Sequence[Pair], view: int) -> Pictures:
+    """The originals behind pairs, each once, as thumbnails and pixel samples of one size."""
+    paths = list(dict.fromkeys(pair.original for pair in pairs))
+    samples = torch.cat([pixel_sample(load_photo(path), view) for path in paths])
+    return Pictures(load_thumbnails(paths, view), samples)
 
 
 def photos_of_split(annotations: Path, resized: Path, split: str, view: int) -> torch.Tensor:

@@ -146,7 +146,8 @@ def make_ladders(photos: torch.Tensor, axes: np.ndarray, rng: np.random.Generato
     targets[:, 0] = anchored_score(torch.zeros(count))
     for index, axis in enumerate(AXES):
         rows = torch.from_numpy(np.flatnonzero(axes == index))
-        for chunk in rows.split(64):
+        # An axis that nobody was given still splits into one empty part.
+        for chunk in rows.split(64) if len(rows) else ():
             chosen = photos[chunk]
             for rung in range(1, RUNGS):
                 # Each rung has its own third of the range, so the order is certain and every severity occurs.

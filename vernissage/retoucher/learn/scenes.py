@@ -42,6 +42,32 @@ class Starts:
             object.__setattr__(self, "suggestions", classic_suggestions(self.faulty))
 
 
+#: Faults of neighbourhoods: pixels taken out of their place cannot show them.
+_SPATIAL_FAULTS = {"blur", "jpeg"}
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Photos to begin from.
+
+    Attributes:
+        thumbnails: (M, 3, V, V) float in [0, 1].
+        samples: (M, 3, S, S) float in [0, 1], pixels with the histogram of each photo; see :func:`pixel_sample`.
+    """
+
+    thumbnails: torch.Tensor
+    samples: torch.Tensor
+
+    @staticmethod
+    def of_thumbnails(thumbnails: torch.Tensor) -> Pictures:
+        """Thumbnails that are their own photos."""
+        return Pictures(thumbnails, thumbnails)
+
+    def joined(self, other: Pictures) -> Pictures:
+        """Both, one after the other."""
+        return Pictures(torch.cat((self.thumbnails, other.thumbnails)), torch.cat((self.samples, other.samples)))
+
+
 class StartSource(Protocol):
     """Draws the beginnings of episodes."""
 
@@ -74,7 +100,7 @@ class SceneStarts:
     with it, it learns to act only on what no scene would explain.
 
     Args:
-        originals: (M, 3, V, V) float in [0, 1], thumbnails of the train split.
+        originals: Photos of the train split.
         stored: Faulty and original thumbnails of the train split, (S, 3, V, V) each, mixed in by ``stored_share``.
         scene_variation: Scale of the variation; 0 takes photos as they are.
         stored_share: Share of beginnings that come from the stored pairs.
@@ -86,7 +112,7 @@ class SceneStarts:
 
     def __init__(
         self,
-        originals: torch.Tensor,
+        originals: Pictures,
         stored: Starts,
         *,
         scene_variation: float,
@@ -118,16 +144,22 @@ class SceneStarts:
         )
 
     def _fresh(self, count: int) -> Starts:
+        thumbnails, samples = self._originals.thumbnails, self._originals.samples
         if not count:  # one photo is drawn, and it is a stored one
-            return Starts(self._originals[:0], self._originals[:0], self._stored.suggestions[:0])
+            return Starts(thumbnails[:0], thumbnails[:0], self._stored.suggestions[:0])
         rng = self.rng
-        rows = torch.from_numpy(rng.integers(len(self._originals), size=count))
-        scenes = vary_scenes(self._originals[rows], self._variation, rng)
+        rows = torch.from_numpy(rng.integers(len(thumbnails), size=count))
+        scenes, sampled = vary_scenes(thumbnails[rows], self._variation, rng, samples[rows])
         faults = [() if rng.random() < self._clean_share else draw_faults(rng, *self._faults) for _ in range(count)]
-        return Starts(apply_faults(scenes, faults, [rng] * count, taken_at=self._taken_at), scenes)
+        faulty = apply_faults(scenes, faults, [rng] * count, taken_at=self._taken_at)
+        of_pixels = [tuple(fault for fault in row if fault.name not in _SPATIAL_FAULTS) for row in faults]
+        suggestions = classic_suggestions(apply_faults(sampled, of_pixels, [rng] * count))
+        return Starts(faulty, scenes, suggestions)
 
 
-def vary_scenes(images: torch.Tensor, variation: float, rng: np.random.Generator) -> torch.Tensor:
+def vary_scenes(
+    images: torch.Tensor, variation: float, rng: np.random.Generator, samples: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Render photos as if light and colour had been a little different that day.
 
     Half of them (at variation 1) also get their darkest and brightest pixels moved to the ends, as whole photos mostly
@@ -137,24 +169,34 @@ def vary_scenes(images: torch.Tensor, variation: float, rng: np.random.Generator
         images: (N, 3, H, W) float in [0, 1].
         variation: Scale; 0 returns the photos as they are.
         rng: Source of randomness.
+        samples: (N, 3, S, S) pixels with the histogram of each photo, varied alike; the images themselves if missing.
 
     Returns:
-        (N, 3, H, W).
+        Varied images and samples.
     """
+    samples = images if samples is None else samples
     if variation == 0 or not len(images):
-        return images
+        return images, samples
     spread = variation * torch.tensor([_SCENE_SPREAD[name] for name in SLIDER_NAMES])
     drawn = torch.from_numpy(rng.standard_normal((len(images), len(spread)), dtype=np.float32)).clamp(-2, 2)
-    varied = render(images, clamp_settings(drawn * spread))
+    settings = clamp_settings(drawn * spread)
+    images, samples = render(images, settings), render(samples, settings)
+    low, high = _ends(samples, rng)
     stretched = torch.from_numpy(rng.random(len(images)) < 0.5 * variation).view(-1, 1, 1, 1)
-    return torch.where(stretched, _full_range(varied, rng), varied)
+    return torch.where(stretched, _stretch(images, low, high), images), torch.where(
+        stretched, _stretch(samples, low, high), samples
+    )
 
 
-def _full_range(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Move black and white to the ends, letting up to one percent clip at each; at most fivefold."""
-    clipped = torch.from_numpy(rng.uniform(0, 0.01, len(images)).astype(np.float32))
-    ordered = luma(images).flatten(1).sort(dim=1).values
+def _ends(samples: torch.Tensor, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Luma of black and white; in half of the photos up to one percent of the pixels lie beyond either."""
+    clipped = torch.from_numpy((rng.uniform(-0.01, 0.01, len(samples)).clip(0)).astype(np.float32))
+    ordered = luma(samples).flatten(1).sort(dim=1).values
     place = (clipped * (ordered.shape[1] - 1)).long().unsqueeze(1)
-    low = ordered.gather(1, place).view(-1, 1, 1, 1)
-    high = ordered.gather(1, ordered.shape[1] - 1 - place).view(-1, 1, 1, 1)
+    low, high = ordered.gather(1, place), ordered.gather(1, ordered.shape[1] - 1 - place)
+    return low.view(-1, 1, 1, 1), high.view(-1, 1, 1, 1)
+
+
+def _stretch(images: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
+    """Move black and white to the ends, at most fivefold."""
     return ((images - low) / (high - low).clamp_min(0.2)).clamp(0, 1)

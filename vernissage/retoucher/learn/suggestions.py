@@ -6,6 +6,7 @@ A network that has seen few photos cannot find these formulas by itself, but it 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 
 from vernissage.retoucher.domain.colour import luma, srgb_to_linear
 from vernissage.retoucher.domain.sliders import SLIDERS, slider_index
@@ -48,6 +49,27 @@ def classic_suggestions(images: torch.Tensor) -> torch.Tensor:
     columns += _balance(-torch.log2(srgb_to_linear(images).mean(dim=(2, 3)).clamp_min(1e-3)))
     columns.append(torch.log2(_TYPICAL_MEDIAN / ordered[:, 3, last // 2].clamp_min(0.02)))
     return torch.stack(columns, dim=1).clamp(-1.5, 1.5)
+
+
+def pixel_sample(photo: torch.Tensor, side: int) -> torch.Tensor:
+    """Pixels of a photo that have its histogram, ends included, as a small picture without content.
+
+    Averaging, as thumbnails are made, pulls black and white inwards and smooths grain. Faults that act on single pixels
+    do to this sample what they do to the photo.
+
+    Args:
+        photo: (1, 3, H, W) float in [0, 1].
+        side: Side of the sample in pixels.
+
+    Returns:
+        (1, 3, side, side) float in [0, 1].
+    """
+    sample = F.interpolate(photo, size=(side, side), mode="nearest")
+    planes = torch.cat((photo, luma(photo)), dim=1).flatten(2)[0]
+    places = torch.cat((planes.argmin(dim=1), planes.argmax(dim=1)))
+    flat = sample.flatten(2)
+    flat[:, :, : len(places)] = photo.flatten(2)[:, :, places]
+    return flat.view_as(sample)
 
 
 def _balance(gains: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -38,7 +38,7 @@ from vernissage.retoucher.learn.rewards import Reward, reference_error
 from vernissage.retoucher.learn.rollout import run_policy
 from vernissage.retoucher.learn.sb3_adapter import Sb3RetouchEnv
 from vernissage.retoucher.learn.sb3_policy import PlanPolicy
-from vernissage.retoucher.learn.scenes import SceneStarts, Starts
+from vernissage.retoucher.learn.scenes import Pictures, SceneStarts, Starts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -154,12 +154,12 @@ class Thumbnails:
     """What a training looks at.
 
     Attributes:
-        originals: (M, 3, V, V) float in [0, 1], photos of the train split.
+        originals: Photos of the train split.
         stored: Stored train pairs.
         held_out: Stored validation pairs.
     """
 
-    originals: torch.Tensor
+    originals: Pictures
     stored: Starts
     held_out: Starts
 
@@ -188,7 +188,7 @@ class RetoucherTrainer:
             taken_at=settings.taken_at,
             rng=numpy_generator(settings.seed, "starts"),
         )
-        self.network = PolicyNet(settings.spec, slider_sensitivity(data.originals[:256]))
+        self.network = PolicyNet(settings.spec, slider_sensitivity(data.originals.thumbnails[:256]))
         self.planner = PlannerTrainer(self.network, self.source, settings.planner)
         self.env = RetouchEnv(
             self.source,
