@@ -9,12 +9,14 @@ import pytest
 import torch
 
 from tests.retoucher.learn.worlds import ACTIONS, darkened, photos, policy
+from tests.retoucher.learn.worlds import plan as plan_of
 from vernissage.core.errors import CorruptArtifact, MissingArtifact
 from vernissage.retoucher.domain.sliders import HIGHS, LOWS, SLIDER_COUNT, slider_index
 from vernissage.retoucher.learn.environment import to_bytes
 from vernissage.retoucher.learn.network import MASKED_LOGIT, PolicyNet
 from vernissage.retoucher.learn.planner import planner_parameters
 from vernissage.retoucher.learn.rollout import run_policy
+from vernissage.retoucher.learn.suggestions import SUGGESTIONS, classic_suggestions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,6 +31,7 @@ def observation(settings: torch.Tensor) -> dict[str, torch.Tensor]:
     return {
         "original": images,
         "view": images,
+        "suggestions": classic_suggestions(PHOTOS[:1]).expand(count, -1),
         "settings": settings,
         "progress": torch.zeros(count, 1),
         "last_action": torch.zeros(count, ACTIONS.count),
@@ -40,13 +43,13 @@ def disturbed(network: PolicyNet, seed: int = 1) -> PolicyNet:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in network.parameters():
-            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.1)
     return network
 
 
 def test_before_any_training_the_plan_is_neutral_and_the_policy_stops_at_once() -> None:
     network = policy()
-    assert not network.plan(PHOTOS).any()
+    assert not plan_of(network, PHOTOS).any()
     rollout = run_policy(network, PHOTOS)
     assert rollout.edits.tolist() == [0] * 4
     assert not rollout.settings.any()
@@ -67,7 +70,7 @@ def test_the_greedy_policy_walks_to_its_plan_and_stops_there(plan: dict[int, flo
     wanted = torch.zeros(1, SLIDER_COUNT)
     for slider, setting in plan.items():
         wanted[0, slider] = setting
-    torch.testing.assert_close(network.plan(PHOTOS), wanted.expand(4, -1))
+    torch.testing.assert_close(plan_of(network, PHOTOS), wanted.expand(4, -1))
     rollout = run_policy(network, PHOTOS)
     torch.testing.assert_close(rollout.settings, wanted.expand(4, -1), atol=1e-5, rtol=0)
     assert rollout.edits.tolist() == [edits] * 4
@@ -98,7 +101,7 @@ def test_plans_stay_within_the_ranges_whatever_the_weights() -> None:
     network = disturbed(policy())
     with torch.no_grad():
         network.plan_head[-1].bias += torch.tensor([30.0, -30.0] * 4 + [-30.0])
-    plan = network.plan(PHOTOS)
+    plan = plan_of(network, PHOTOS)
     assert (plan >= torch.tensor(LOWS)).all()
     assert (plan <= torch.tensor(HIGHS)).all()
 
@@ -136,10 +139,11 @@ def test_a_row_does_not_depend_on_its_batch() -> None:
 
 def test_the_gradient_reaches_everything_that_makes_the_plan() -> None:
     network = disturbed(policy())
-    network.plan(PHOTOS).sum().backward()
+    plan_of(network, PHOTOS).sum().backward()
     silent = [name for name, p in network.trunk.named_parameters() if p.grad is None or not p.grad.any()]
     assert silent == []
     assert all(p.grad is not None and bool(p.grad.any()) for p in network.plan_head.parameters())
+    assert network.trust.weight.grad.any()
     assert all(p.grad is not None for p in planner_parameters(network))
 
 
@@ -153,7 +157,7 @@ def test_the_gradient_of_an_action_reaches_plan_residual_and_sharpness() -> None
     assert network.log_sharpness.grad != 0
     # An untrained head still hands a gradient on, or it would never begin to learn.
     fresh = policy()
-    fresh.plan(PHOTOS).sum().backward()
+    plan_of(fresh, PHOTOS).sum().backward()
     assert fresh.plan_head[-1].weight.grad.any()
 
 
@@ -173,7 +177,7 @@ def test_what_is_saved_is_loaded_bit_for_bit_without_pickle(tmp_path: Path, monk
     before, after = network.state_dict(), loaded.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
-    assert torch.equal(loaded.plan(PHOTOS), network.plan(PHOTOS))
+    assert torch.equal(plan_of(loaded, PHOTOS), plan_of(network, PHOTOS))
     assert torch.equal(run_policy(loaded, PHOTOS).path, run_policy(network, PHOTOS).path)
     assert {file.name for file in tmp_path.iterdir()} == {"model.safetensors", "model.json"}
 
@@ -241,3 +245,17 @@ def test_a_rollout_of_one_photo_equals_its_row_and_photos_may_have_any_size() ->
     wide = run_policy(network, torch.rand(2, 3, 31, 57, generator=torch.Generator().manual_seed(0)))
     assert wide.settings.shape == (2, SLIDER_COUNT)
     assert run_policy(network, torch.full((1, 3, 1, 1), 0.5)).settings.isfinite().all()
+
+
+def test_suggestions_of_larger_copies_may_be_handed_in() -> None:
+    network = policy()
+    with torch.no_grad():
+        network.trust.weight[EXPOSURE, 0] = 1.0
+    suggested = torch.zeros(4, SUGGESTIONS)
+    suggested[1, 0] = 0.7
+    rollout = run_policy(network, PHOTOS, suggested)
+    assert rollout.edits.tolist()[0] == 0
+    assert rollout.settings[1, EXPOSURE] == pytest.approx(0.6)  # tanh(0.7)
+    measured = run_policy(network, PHOTOS)
+    handed = run_policy(network, PHOTOS, classic_suggestions(PHOTOS))
+    assert torch.equal(measured.path, handed.path)

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from tests.retoucher.learn.worlds import darkened, photos, scene_source
-from vernissage.retoucher.learn.scenes import SceneStarts, Starts, StoredStarts, vary_scenes
+from vernissage.retoucher.learn.scenes import Pictures, SceneStarts, Starts, StoredStarts, vary_scenes
+from vernissage.retoucher.learn.suggestions import SUGGESTIONS, classic_suggestions
 
 SMALL = photos(6, side=8)
 
@@ -21,7 +22,9 @@ def source(seed: int = 0, **changes: object) -> SceneStarts:
         "taken_at": 8,
         **changes,
     }
-    return SceneStarts(SMALL, Starts(SMALL / 2, SMALL), rng=np.random.default_rng(seed), **settings)
+    return SceneStarts(
+        Pictures.of_thumbnails(SMALL), Starts(SMALL / 2, SMALL), rng=np.random.default_rng(seed), **settings
+    )
 
 
 def same(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -104,11 +107,28 @@ def test_stored_pairs_that_do_not_fit_are_refused() -> None:
 
 
 def test_variation_scales_from_nothing_to_another_day() -> None:
-    assert torch.equal(vary_scenes(SMALL, 0.0, np.random.default_rng(0)), SMALL)
-    distances = [
-        float((vary_scenes(SMALL, scale, np.random.default_rng(0)) - SMALL).abs().mean()) for scale in (0.3, 1.0)
-    ]
-    assert 0 < distances[0] < distances[1] < 0.3
-    varied = vary_scenes(SMALL, 1.0, np.random.default_rng(0))
-    assert varied.min() >= 0
-    assert varied.max() <= 1
+    same_day, samples = vary_scenes(SMALL, 0.0, np.random.default_rng(0))
+    assert torch.equal(same_day, SMALL)
+    assert torch.equal(samples, SMALL)
+    varied = [vary_scenes(SMALL, scale, np.random.default_rng(0))[0] for scale in (0.3, 1.0)]
+    distances = [float((images - SMALL).abs().mean()) for images in varied]
+    assert 0 < distances[0] < distances[1] < 0.4
+    for images in varied:
+        assert images.min() >= 0
+        assert images.max() <= 1
+
+
+def test_thumbnails_and_pixel_samples_are_varied_alike() -> None:
+    images, samples = vary_scenes(SMALL, 1.0, np.random.default_rng(0), SMALL)
+    torch.testing.assert_close(images, samples)
+
+
+def test_suggestions_fit_what_the_agent_is_given() -> None:
+    # Thumbnails are their own samples here, so what is suggested can be measured on what was drawn.
+    starts = source(faults=(1, 1), clean_share=1.0).draw(20)
+    torch.testing.assert_close(starts.suggestions, classic_suggestions(starts.faulty))
+    stored = source(stored_share=1.0).draw(20)
+    torch.testing.assert_close(stored.suggestions, classic_suggestions(stored.faulty))
+    handed = Starts(SMALL, SMALL, torch.ones(6, SUGGESTIONS))
+    assert (handed.suggestions == 1).all()
+    assert torch.equal(Starts(SMALL, SMALL).suggestions, classic_suggestions(SMALL))

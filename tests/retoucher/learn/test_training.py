@@ -26,7 +26,7 @@ from vernissage.retoucher.learn.checkpoints import (
 from vernissage.retoucher.learn.dataset import fingerprint
 from vernissage.retoucher.learn.environment import RetouchEnv
 from vernissage.retoucher.learn.planner import PlannerTrainer, PlannerTraining
-from vernissage.retoucher.learn.scenes import Starts
+from vernissage.retoucher.learn.scenes import Pictures, Starts
 from vernissage.retoucher.learn.training import RetoucherTrainer, RetoucherTraining, Thumbnails, Trained, validate
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ SETTINGS = RetoucherTraining(
     seed=3,
 )
 PHOTOS = photos(4, side=VIEW)
-DATA = Thumbnails(PHOTOS, darkened(PHOTOS), darkened(photos(3, side=VIEW, first=20)))
+DATA = Thumbnails(Pictures.of_thumbnails(PHOTOS), darkened(PHOTOS), darkened(photos(3, side=VIEW, first=20)))
 
 
 class Watched(RetoucherTrainer):
@@ -286,7 +286,7 @@ def test_checkpoints_come_back_bit_for_bit(tmp_path: Path) -> None:
 def test_a_crash_while_saving_leaves_the_checkpoint_before(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoint"
     save_checkpoint(folder, Checkpoint({"w": torch.ones(2)}, {"update": 1}))
-    with pytest.raises(ValueError, match="nan|inf|NaN|finite"):
+    with pytest.raises(ValueError, match=r"(?i)nan|finite"):
         save_checkpoint(folder, Checkpoint({"w": torch.zeros(2)}, {"update": float("nan")}))
     loaded = load_checkpoint(folder)
     assert loaded is not None

@@ -13,7 +13,8 @@ from vernissage.retoucher.learn.environment import RetouchEnv
 from vernissage.retoucher.learn.juror import RankJuror, RankNet
 from vernissage.retoucher.learn.network import PolicyNet, PolicySpec
 from vernissage.retoucher.learn.rewards import Reward
-from vernissage.retoucher.learn.scenes import SceneStarts, Starts, StoredStarts
+from vernissage.retoucher.learn.scenes import Pictures, SceneStarts, Starts, StoredStarts
+from vernissage.retoucher.learn.suggestions import classic_suggestions
 
 VIEW = 24
 #: Machines are busy: an example that takes long says nothing about the code.
@@ -59,21 +60,28 @@ def scene_source(seed: int = 0, **changes: object) -> SceneStarts:
         "taken_at": 2 * VIEW,
         **changes,
     }
-    return SceneStarts(originals, darkened(originals), rng=np.random.default_rng(seed), **settings)
+    return SceneStarts(
+        Pictures.of_thumbnails(originals), darkened(originals), rng=np.random.default_rng(seed), **settings
+    )
 
 
 def policy_spec(**changes: object) -> PolicySpec:
     """A network that is built in a blink."""
-    values = {"view": VIEW, "horizon": 8, "strengths": ACTIONS.strengths, "widths": (4, 8), "step_cost": 0.02}
-    return PolicySpec(**{**values, **changes})
+    values = {"view": VIEW, "standard": VIEW, "horizon": 8, "strengths": ACTIONS.strengths, "widths": (4, 8)}
+    return PolicySpec(**{**values, "step_cost": 0.02, **changes})
 
 
-def policy(plan: dict[int, float] | None = None, seed: int = 0, **changes: object) -> PolicyNet:
-    """A fresh network; ``plan`` sets sliders that it proposes for whatever photo."""
+def policy(wanted: dict[int, float] | None = None, seed: int = 0, **changes: object) -> PolicyNet:
+    """A fresh network; ``wanted`` sets sliders that it proposes for whatever photo."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = PolicyNet(policy_spec(**changes))
     with torch.no_grad():
-        for slider, setting in (plan or {}).items():
+        for slider, setting in (wanted or {}).items():
             network.plan_head[-1].bias[slider] = torch.atanh(torch.tensor(setting))
     return network
+
+
+def plan(network: PolicyNet, images: torch.Tensor) -> torch.Tensor:
+    """(N, K) what the network proposes for photos of its own size."""
+    return network.plan(images, classic_suggestions(images))
