@@ -97,11 +97,8 @@ def assert_equal_runs(a: tuple[Trained, dict[str, torch.Tensor]], b: tuple[Train
         assert one.keys() == other.keys()
         assert [name for name in one if not torch.equal(one[name], other[name])] == []
     assert a[0].summary == b[0].summary
-
-    def plain(run: Trained) -> list[dict[str, Any]]:
-        return [{k: None if v != v else v for k, v in row.items()} for row in run.curves]  # noqa: PLR0124
-
-    assert plain(a[0]) == plain(b[0])
+    # As text, because NaN is not equal to itself: the tables that are written from them are to be the same files.
+    assert repr(a[0].curves) == repr(b[0].curves)
 
 
 def test_a_training_runs_through_both_phases_and_leaves_no_checkpoint(tmp_path: Path) -> None:

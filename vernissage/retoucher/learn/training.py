@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
     from vernissage.retoucher.learn.juror import Juror
 
+_CURVE_COLUMNS = ("phase", "update", "loss", "reward", "objective", "gain", "worse", "edits")
+
 
 @dataclass(frozen=True)
 class RetoucherTraining:
@@ -317,7 +319,8 @@ class RetoucherTrainer:
         self.best = _Best(saved.facts["best"][0], saved.facts["best"][1], without_prefix("best", saved.tensors))
         self.planner.update = saved.facts["plan_update"]
         restore_optimiser(self.planner.optimiser, without_prefix("plan-adam", saved.tensors))
-        self.iteration, self.curves = saved.facts["iteration"], list(saved.facts["curves"])
+        self.iteration = saved.facts["iteration"]
+        self.curves = [_curve_row(row) for row in saved.facts["curves"]]
         restore_random_state(
             Checkpoint(without_prefix("chance", saved.tensors), saved.facts["chance"]), self.source.rng
         )
@@ -332,6 +335,11 @@ class RetoucherTrainer:
         restore_random_state(
             Checkpoint(without_prefix("chance", saved.tensors), saved.facts["chance"]), self.source.rng
         )
+
+
+def _curve_row(stored: dict[str, Any]) -> dict[str, Any]:
+    """A row as it was before JSON sorted it and took its NaN: the table of a resumed run is to be the same file."""
+    return {name: float("nan") if stored[name] is None else stored[name] for name in _CURVE_COLUMNS if name in stored}
 
 
 def _line(phase: str, update: int, seen: dict[str, float]) -> str:
