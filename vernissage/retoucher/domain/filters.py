@@ -47,7 +47,7 @@ def _blur_on_smaller_copy(images: torch.Tensor, sigma: float) -> torch.Tensor:
     height, width = images.shape[-2:]
     small_size = (max(1, round(height / factor)), max(1, round(width / factor)))
     small = F.interpolate(images, size=small_size, mode="area")
-    blurred = gaussian_blur(small, sigma * small_size[1] / width)
+    blurred = gaussian_blur(small, sigma / factor)
     return F.interpolate(blurred, size=(height, width), mode="bilinear", align_corners=False)
 
 

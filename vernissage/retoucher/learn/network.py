@@ -11,7 +11,7 @@ from torch import nn
 from vernissage.core.errors import CorruptArtifact
 from vernissage.core.weights import load_weights, save_weights
 from vernissage.retoucher.domain.render import clamp_settings
-from vernissage.retoucher.domain.sliders import SLIDER_COUNT
+from vernissage.retoucher.domain.sliders import SLIDER_COUNT, slider_index
 from vernissage.retoucher.learn.actions import ActionTable
 from vernissage.retoucher.learn.juror import PictureTrunk
 from vernissage.retoucher.learn.suggestions import SUGGESTIONS
@@ -84,6 +84,16 @@ class PolicyNet(nn.Module):
         self.register_buffer("sensitivity", torch.ones(SLIDER_COUNT) if sensitivity is None else sensitivity.clone())
         self.register_buffer("deltas", table.deltas.clone())
         self._table = table
+
+    def trust_classics(self, share: float) -> None:
+        """Let the plan begin with a share of what autocontrast and auto levels would set, instead of with nothing.
+
+        Args:
+            share: 0 ignores them, 1 follows them.
+        """
+        with torch.no_grad():
+            for column, name in enumerate(("exposure", "contrast", "temperature", "tint")):
+                self.trust.weight[slider_index(name), column] = share
 
     def plan(self, originals: torch.Tensor, suggestions: torch.Tensor) -> torch.Tensor:
         """Propose settings.

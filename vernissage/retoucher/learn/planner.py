@@ -125,8 +125,11 @@ class PlannerTrainer:
         starts = self.source.draw(self.settings.batch)
         result = render_linear(srgb_to_linear(starts.faulty), self.network.plan(starts.faulty, starts.suggestions))
         first_error = reference_error(starts.faulty, starts.reference)
-        ramp = 0.4 * min(1.0, 1.5 * self.update / self.settings.updates)
-        loss = planner_loss(result, starts.reference, first_error, self.settings.harm_aversion, ramp)
+        done = self.update / self.settings.updates
+        # First find out what to do at all: with the full price of harm from the start, doing nothing is a trap.
+        harm_aversion = self.settings.harm_aversion * min(1.0, max(0.0, (done - 0.1) / 0.3))
+        log_weight = 0.8 * min(1.0, 1.5 * done)
+        loss = planner_loss(result, starts.reference, first_error, harm_aversion, log_weight)
         self.optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(planner_parameters(self.network), 1.0)

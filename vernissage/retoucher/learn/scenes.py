@@ -17,7 +17,7 @@ from vernissage.retoucher.learn.suggestions import classic_suggestions
 # Spread of each slider when another scene is imagined: a darker room, a warmer lamp, duller colours. Exposure and
 # contrast vary little, the tone curve much: cameras put black and white near the ends whatever the scene is.
 _SCENE_SPREAD = {
-    "exposure": 0.10, "contrast": 0.05, "highlights": 0.50, "shadows": 0.50, "temperature": 0.15, "tint": 0.10,
+    "exposure": 0.06, "contrast": 0.03, "highlights": 0.50, "shadows": 0.50, "temperature": 0.10, "tint": 0.06,
     "saturation": 0.20, "denoise": 0.0, "sharpen": 0.0,
 }  # fmt: skip
 
@@ -42,6 +42,7 @@ class Starts:
             object.__setattr__(self, "suggestions", classic_suggestions(self.faulty))
 
 
+_FULL_RANGE_SHARE = 0.6
 #: Faults of neighbourhoods: pixels taken out of their place cannot show them.
 _SPATIAL_FAULTS = {"blur", "jpeg"}
 
@@ -162,8 +163,8 @@ def vary_scenes(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Render photos as if light and colour had been a little different that day.
 
-    Half of them (at variation 1) also get their darkest and brightest pixels moved to the ends, as whole photos mostly
-    have them and crops of photos mostly do not.
+    Most of them also get their darkest and brightest pixels moved to the ends, as whole photos mostly have them and
+    crops of photos mostly do not.
 
     Args:
         images: (N, 3, H, W) float in [0, 1].
@@ -182,7 +183,7 @@ def vary_scenes(
     settings = clamp_settings(drawn * spread)
     images, samples = render(images, settings), render(samples, settings)
     low, high = _ends(samples, rng)
-    stretched = torch.from_numpy(rng.random(len(images)) < 0.5 * variation).view(-1, 1, 1, 1)
+    stretched = torch.from_numpy(rng.random(len(images)) < _FULL_RANGE_SHARE).view(-1, 1, 1, 1)
     return torch.where(stretched, _stretch(images, low, high), images), torch.where(
         stretched, _stretch(samples, low, high), samples
     )

@@ -45,6 +45,10 @@ if TYPE_CHECKING:
 
     from vernissage.retoucher.learn.juror import Juror
 
+
+#: Share of what the classic corrections suggest that the plan begins with; training moves it either way.
+_FIRST_TRUST = 0.6
+
 _CURVE_COLUMNS = ("phase", "update", "loss", "reward", "objective", "gain", "worse", "edits")
 
 
@@ -191,6 +195,7 @@ class RetoucherTrainer:
             rng=numpy_generator(settings.seed, "starts"),
         )
         self.network = PolicyNet(settings.spec, slider_sensitivity(data.originals.thumbnails[:256]))
+        self.network.trust_classics(_FIRST_TRUST)
         self.planner = PlannerTrainer(self.network, self.source, settings.planner)
         self.env = RetouchEnv(
             self.source,
