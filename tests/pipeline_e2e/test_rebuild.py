@@ -30,7 +30,11 @@ class Checkout:
             ["git", "ls-files", "-co", "--exclude-standard"], cwd=PROJECT, check=True, capture_output=True, text=True
         )
         for name in tracked.stdout.splitlines():
-            if (PROJECT / name).is_file() and not name.startswith(("tests/", "metrics/", "plots/")) and name != "dvc.lock":
+            if (
+                (PROJECT / name).is_file()
+                and not name.startswith(("tests/", "metrics/", "plots/"))
+                and name != "dvc.lock"
+            ):
                 target = root / name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(PROJECT / name, target)
@@ -71,7 +75,9 @@ def make_photos(folder: Path) -> None:
     for index, pixels in enumerate(scenes):
         place = folder / KINDS[index % 3]
         place.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels[:96] if index % 2 else pixels).save(place / f"Straße {index}.{'jpg' if index % 4 else 'png'}")
+        Image.fromarray(pixels[:96] if index % 2 else pixels).save(
+            place / f"Straße {index}.{'jpg' if index % 4 else 'png'}"
+        )
     (folder / "coast" / "empty.jpg").write_bytes(b"")
     (folder / "coast" / "text.jpg").write_text("not a picture")
     good = next(iter(sorted((folder / "forest").iterdir())))

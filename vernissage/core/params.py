@@ -447,7 +447,7 @@ class RetoucherTrain(Section):
         le=1,
     )
     validate_every: int = knob(
-        "Updates between two looks at the validation photos, from which the best weights are kept.",
+        "PPO updates between two looks at the validation photos, from which the best weights are kept.",
         stages="train@retoucher",
         unit="updates",
         ge=1,

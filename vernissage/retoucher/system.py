@@ -69,7 +69,9 @@ class RetoucherSystem:
         originals = unique_originals(train, view).joined(Pictures.of_thumbnails(imagined))
         data = Thumbnails(originals, load_starts(train, view), load_starts(val, view))
         juror_folder = _juror_folder(folders)
-        key = fingerprint(settings, sha256_file(folders.ready / "pairs.csv"), sha256_file(juror_folder / "juror.json"))
+        # Everything that the weights depend on: a checkpoint of other data, settings or code is never continued.
+        inputs = [folders.ready / "pairs.csv", *sorted(juror_folder.glob("*.json")), *_sources()]
+        key = fingerprint(settings, [sha256_file(path) for path in inputs])
         trainer = RetoucherTrainer(data, RankJuror.load(juror_folder), settings, folders.scratch("train") / key)
         trained = trainer.train()
         with fresh_folder(folders.model) as folder:
@@ -191,6 +193,11 @@ def training_settings(params: Params) -> RetoucherTraining:
         taken_at=params.resize.long_edge,
         seed=params.seed,
     )
+
+
+def _sources() -> list[Path]:
+    here = Path(__file__).parent
+    return sorted([*(here / "domain").glob("*.py"), *(here / "learn").glob("*.py")])
 
 
 def _juror_folder(folders: SystemFolders) -> Path:

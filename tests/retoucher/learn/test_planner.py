@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.retoucher.domain.procedural import flat
-from tests.retoucher.learn.worlds import darkened, photos, plan, policy
+from tests.retoucher.learn.worlds import StoredStarts, darkened, photos, plan, policy
 from vernissage.retoucher.domain.sliders import SLIDER_COUNT, slider_index
 from vernissage.retoucher.learn.planner import (
     PlannerTrainer,
@@ -17,7 +17,6 @@ from vernissage.retoucher.learn.planner import (
     slider_sensitivity,
 )
 from vernissage.retoucher.learn.rewards import reference_error
-from vernissage.retoucher.learn.scenes import StoredStarts
 
 
 def test_every_slider_changes_photographs_and_light_changes_them_most() -> None:

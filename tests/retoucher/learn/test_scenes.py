@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.retoucher.learn.worlds import darkened, photos, scene_source
-from vernissage.retoucher.learn.scenes import Pictures, SceneStarts, Starts, StoredStarts, vary_scenes
+from tests.retoucher.learn.worlds import photos, scene_source
+from vernissage.retoucher.learn.scenes import Pictures, SceneStarts, Starts, vary_scenes
 from vernissage.retoucher.learn.suggestions import SUGGESTIONS, classic_suggestions
 
 SMALL = photos(6, side=8)
@@ -88,22 +88,6 @@ def test_any_number_of_beginnings_can_be_drawn(share: float) -> None:
     drawn = source(stored_share=share)
     for _ in range(10):
         assert drawn.draw(1).faulty.shape == (1, 3, 8, 8)
-
-
-def test_stored_pairs_come_in_turn_and_begin_again() -> None:
-    starts = darkened(SMALL[:5])
-    stored = StoredStarts(starts.faulty, starts.reference)
-    for rows in ([0, 1, 2], [3, 4, 0], [1], [2, 3, 4, 0, 1, 2, 3]):
-        drawn = stored.draw(len(rows))
-        assert torch.equal(drawn.faulty, starts.faulty[rows])
-        assert torch.equal(drawn.reference, starts.reference[rows])
-
-
-def test_stored_pairs_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(ValueError, match="expected equal, not empty"):
-        StoredStarts(SMALL, SMALL[:3])
-    with pytest.raises(ValueError, match="expected equal, not empty"):
-        StoredStarts(SMALL[:0], SMALL[:0])
 
 
 def test_variation_scales_from_nothing_to_another_day() -> None:

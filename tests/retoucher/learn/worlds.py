@@ -13,7 +13,7 @@ from vernissage.retoucher.learn.environment import RetouchEnv
 from vernissage.retoucher.learn.juror import RankJuror, RankNet
 from vernissage.retoucher.learn.network import PolicyNet, PolicySpec
 from vernissage.retoucher.learn.rewards import Reward
-from vernissage.retoucher.learn.scenes import Pictures, SceneStarts, Starts, StoredStarts
+from vernissage.retoucher.learn.scenes import Pictures, SceneStarts, Starts
 from vernissage.retoucher.learn.suggestions import classic_suggestions
 
 VIEW = 24
@@ -21,6 +21,22 @@ VIEW = 24
 PROPERTY = settings(deadline=None, max_examples=60)
 ACTIONS = ActionTable((0.1, 0.3))
 REWARD = Reward(juror_share=0.3, harm_aversion=0.5, step_cost=0.02)
+
+
+class StoredStarts:
+    """Gives the pairs of a list, in turn: so that nothing is drawn at random."""
+
+    def __init__(self, faulty: torch.Tensor, reference: torch.Tensor) -> None:
+        if faulty.shape != reference.shape or not len(faulty):
+            raise ValueError(f"got {tuple(faulty.shape)} and {tuple(reference.shape)}: expected equal, not empty")
+        self._faulty, self._reference = faulty, reference
+        self._next = 0
+
+    def draw(self, count: int) -> Starts:
+        """Give the next ``count`` pairs, from the first again after the last."""
+        rows = (self._next + torch.arange(count)) % len(self._faulty)
+        self._next = int((self._next + count) % len(self._faulty))
+        return Starts(self._faulty[rows], self._reference[rows])
 
 
 def photos(count: int, side: int = VIEW, first: int = 0) -> torch.Tensor:

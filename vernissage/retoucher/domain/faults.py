@@ -130,7 +130,7 @@ def apply_faults(
             values = strength * torch.tensor([faults[row][turn].value for row in rows], dtype=images.dtype)
             values = values.to(images.device).view(-1, 1, 1, 1)
             damaged[rows] = _APPLY[name](damaged[rows], values, [rngs[row] for row in rows]).clamp(0, 1)
-    touched = torch.tensor([len(row) > 0 for row in faults], device=images.device).view(-1, 1, 1, 1)
+    touched = torch.tensor([len(row) > 0 for row in faults], dtype=torch.bool, device=images.device).view(-1, 1, 1, 1)
     return torch.where(touched, torch.round(damaged * 255) / 255, images)
 
 

@@ -94,6 +94,9 @@ def clahe(photos: torch.Tensor, setting: float) -> tuple[torch.Tensor, torch.Ten
     results = []
     for photo in photos:
         grey = luma(photo)[0]
+        if float(grey.max() - grey.min()) <= 1 / 255:  # one tone: equalising it would make any grey white
+            results.append(photo)
+            continue
         equalised = torch.from_numpy(equalize_adapthist(grey.numpy().astype(np.float64), clip_limit=setting)).to(photo)
         results.append((photo + (equalised - grey)).clamp(0, 1))
     return torch.stack(results), torch.ones(len(photos))
@@ -170,7 +173,7 @@ def tuned_classics(pairs: Sequence[Pair], at_most: int = 128) -> TunedClassics:
     Returns:
         The corrections.
     """
-    faulty = [pair for pair in pairs if pair.n_faults]
+    faulty = [pair for pair in pairs if pair.n_faults] or list(pairs)
     loaded = [(load_photo(p.faulty), load_photo(p.original)) for p in faulty[:: -(-len(faulty) // at_most)]]
     chosen: dict[str, float] = {}
     for name, grid in _GRIDS.items():

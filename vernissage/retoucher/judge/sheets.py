@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from vernissage.retoucher.learn.network import PolicyNet
 
 
+# Wide enough for a photo of the standard size and for its caption.
+_CELL = 200
+
+
 def save_sheets(
     folder: Path,
     network: PolicyNet,
@@ -78,7 +82,7 @@ def _sheet(
         before = table.loc[(AGENT, pair.pair_id), "delta_e_before"]
         after = [table.loc[(name, pair.pair_id), "delta_e"] for name in (AGENT, rival.name)]
         notes.append([f"dE00 {before:.1f}", *(f"dE00 {value:.1f}" for value in after), ""])
-    return comparison_grid(rows, columns, notes=notes, title=title)
+    return comparison_grid(rows, columns, notes=notes, title=title, cell=_CELL)
 
 
 def _steps(network: PolicyNet, juror: Juror, pair: Pair) -> NDArray[np.uint8]:
@@ -95,4 +99,4 @@ def _steps(network: PolicyNet, juror: Juror, pair: Pair) -> NDArray[np.uint8]:
         amount = slider.amount(float(change.abs().max() * change.sum().sign()))
         captions.append(f"{step + 1} {slider.name} {amount:+.2f} {slider.unit}, juror {scores[step + 1]:.1f}")
     pictures = torch.cat((pictures, load_photo(pair.original)))
-    return step_mosaic(pictures, [*captions, "the original"], title="Step by step")
+    return step_mosaic(pictures, [*captions, "the original"], title="Step by step", cell=_CELL)

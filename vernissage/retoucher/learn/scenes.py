@@ -77,22 +77,6 @@ class StartSource(Protocol):
         ...
 
 
-class StoredStarts:
-    """Gives the pairs of a list, in turn: for validation and benchmarks, where nothing is drawn at random."""
-
-    def __init__(self, faulty: torch.Tensor, reference: torch.Tensor) -> None:
-        if faulty.shape != reference.shape or not len(faulty):
-            raise ValueError(f"got {tuple(faulty.shape)} and {tuple(reference.shape)}: expected equal, not empty")
-        self._faulty, self._reference = faulty, reference
-        self._next = 0
-
-    def draw(self, count: int) -> Starts:
-        """Give the next ``count`` pairs, from the first again after the last."""
-        rows = (self._next + torch.arange(count)) % len(self._faulty)
-        self._next = int((self._next + count) % len(self._faulty))
-        return Starts(self._faulty[rows], self._reference[rows])
-
-
 class SceneStarts:
     """Draws a photo, imagines the scene a little different, and damages it.
 

@@ -20,6 +20,7 @@ SUGGESTIONS = 4 * len(CLIP_SHARES) + 3
 # Over most of its range the sRGB curve is close to this power, so a gain in light is a gain of encoded values.
 _ENCODING_GAMMA = 2.4
 _TYPICAL_MEDIAN = 0.45
+_FLAT = 4 / 255
 _FULL_SCALE = {slider.name: SLIDERS[slider_index(slider.name)].full_scale for slider in SLIDERS}
 
 
@@ -34,7 +35,7 @@ def classic_suggestions(images: torch.Tensor) -> torch.Tensor:
         images: (N, 3, H, W) float in [0, 1], at the size at which the ends of the histogram mean something.
 
     Returns:
-        (N, SUGGESTIONS) normalised slider settings, clamped to [-1.5, 1.5].
+        (N, SUGGESTIONS) normalised slider settings, clamped to [-1.5, 1.5]; zeros for a picture of one tone.
     """
     ordered = torch.cat((images, luma(images)), dim=1).flatten(2).sort(dim=2).values
     last = ordered.shape[2] - 1
@@ -48,7 +49,9 @@ def classic_suggestions(images: torch.Tensor) -> torch.Tensor:
         columns += _balance(-_ENCODING_GAMMA * torch.log2(both[:, :3]))
     columns += _balance(-torch.log2(srgb_to_linear(images).mean(dim=(2, 3)).clamp_min(1e-3)))
     columns.append(torch.log2(_TYPICAL_MEDIAN / ordered[:, 3, last // 2].clamp_min(0.02)))
-    return torch.stack(columns, dim=1).clamp(-1.5, 1.5)
+    # A picture of one tone has no ends to move and no mean to trust.
+    flat = ordered[:, 3, last] - ordered[:, 3, 0] < _FLAT
+    return torch.where(flat.unsqueeze(1), 0.0, torch.stack(columns, dim=1).clamp(-1.5, 1.5))
 
 
 def pixel_sample(photo: torch.Tensor, side: int) -> torch.Tensor:

@@ -69,7 +69,7 @@ class RetoucherTraining:
         gamma: Discount.
         clip: PPO's clip range.
         entropy: Weight of the entropy bonus.
-        validate_every: Updates between validations and checkpoints, in both phases.
+        validate_every: PPO updates between validations and checkpoints; the plan is looked at about twenty times.
         scene_variation: See :class:`SceneStarts`.
         stored_share: See :class:`SceneStarts`.
         clean_share: Share of fresh beginnings without a fault.
