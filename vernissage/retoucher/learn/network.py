@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +18,25 @@ from vernissage.retoucher.learn.juror import PictureTrunk
 from vernissage.retoucher.learn.suggestions import SUGGESTIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 #: Logit of an action that cannot move its slider; finite, so that distributions stay free of NaN.
 MASKED_LOGIT = -1e8
+
+
+# Where the plan's exposure and contrast may come from: its own opinion, exact or robust ends of the histogram, nothing.
+_TONE_SOURCES = 4
+# Temperature and tint: the same, and gray-world.
+_BALANCE_SOURCES = 5
+_TONE = [slider_index("exposure"), slider_index("contrast")]
+_BALANCE = [slider_index("temperature"), slider_index("tint")]
+
+
+def _weighted(sources: Sequence[torch.Tensor], logits: torch.Tensor) -> torch.Tensor:
+    """Mean of (N, 2) sources by the softmax of (N, sources) logits."""
+    weights = torch.softmax(logits, dim=1).unsqueeze(2)
+    return (torch.stack(tuple(sources), dim=1) * weights).sum(dim=1)
 
 
 @dataclass(frozen=True)
@@ -52,10 +67,13 @@ class PolicySpec:
 class PolicyNet(nn.Module):
     """Actor and critic over one plan.
 
-    The trunk looks at the original and proposes settings p* (the plan). The actor prices every action by how much
-    nearer to p* it leads, in the units of the reward, and corrects that price by a learned residual; stopping has the
-    price zero. So an untrained residual already follows the plan in discrete steps, and what reinforcement learning
-    changes is visible in two places: the plan and the residual.
+    The trunk looks at the original and proposes settings p* (the plan). For exposure and contrast, and for temperature
+    and tint, the plan weighs its own opinion against what classic corrections suggest and against doing nothing, photo
+    by photo: where a histogram tells the fault exactly, the weights can become all or nothing and the plan exact.
+
+    The actor prices every action by how much nearer to p* it leads, in the units of the reward, and corrects that
+    price by a learned residual; stopping has the price zero. So an untrained residual already follows the plan in
+    discrete steps, and what reinforcement learning changes is visible in two places: the plan and the residual.
 
     Args:
         spec: Sizes.
@@ -69,7 +87,9 @@ class PolicyNet(nn.Module):
         self.trunk = PictureTrunk(spec.widths, 96)
         plan_width = self.trunk.width + SUGGESTIONS
         self.plan_head = nn.Sequential(nn.Linear(plan_width, 128), nn.ReLU(), nn.Linear(128, SLIDER_COUNT))
-        self.trust = nn.Linear(SUGGESTIONS, SLIDER_COUNT, bias=False)
+        self.trust = nn.Sequential(
+            nn.Linear(plan_width, 64), nn.ReLU(), nn.Linear(64, _TONE_SOURCES + _BALANCE_SOURCES)
+        )
         self.context = nn.Sequential(nn.Linear(self.trunk.width, 48), nn.Tanh())
         state_width = 48 + 2 * SLIDER_COUNT + 1 + table.count
         self.residual = nn.Sequential(nn.Linear(state_width, 64), nn.Tanh(), nn.Linear(64, table.count))
@@ -78,7 +98,10 @@ class PolicyNet(nn.Module):
         for parameters in (self.plan_head[-1], self.residual[-1], self.critic[-1]):
             for parameter in parameters.parameters():
                 nn.init.zeros_(parameter)
-        nn.init.zeros_(self.trust.weight)
+        nn.init.zeros_(self.trust[-1].weight)
+        nn.init.zeros_(self.trust[-1].bias)
+        # Untaught, the plan is the network's own: nothing.
+        self.trust[-1].bias.data[[0, _TONE_SOURCES]] = 20.0
         self.sensitivity: torch.Tensor
         self.deltas: torch.Tensor
         self.register_buffer("sensitivity", torch.ones(SLIDER_COUNT) if sensitivity is None else sensitivity.clone())
@@ -86,14 +109,15 @@ class PolicyNet(nn.Module):
         self._table = table
 
     def trust_classics(self, share: float) -> None:
-        """Let the plan begin with a share of what autocontrast and auto levels would set, instead of with nothing.
+        """Let the plan begin near the exact suggestions instead of with nothing; training moves it from there.
 
         Args:
-            share: 0 ignores them, 1 follows them.
+            share: Weight of the exact suggestions in (0, 1); the other sources share the rest equally.
         """
         with torch.no_grad():
-            for column, name in enumerate(("exposure", "contrast", "temperature", "tint")):
-                self.trust.weight[slider_index(name), column] = share
+            for logits in self.trust[-1].bias.split((_TONE_SOURCES, _BALANCE_SOURCES)):
+                logits.fill_(math.log((1 - share) / (len(logits) - 1)))
+                logits[1] = math.log(share)
 
     def plan(self, originals: torch.Tensor, suggestions: torch.Tensor) -> torch.Tensor:
         """Propose settings.
@@ -134,8 +158,15 @@ class PolicyNet(nn.Module):
         return logits, self.critic(state).squeeze(1)
 
     def _plan(self, features: torch.Tensor, suggestions: torch.Tensor) -> torch.Tensor:
-        wanted = self.plan_head(torch.cat((features, suggestions), dim=1)) + self.trust(suggestions)
-        return clamp_settings(torch.tanh(wanted))
+        seen = torch.cat((features, suggestions), dim=1)
+        own, logits = torch.tanh(self.plan_head(seen)), self.trust(seen)
+        nothing = torch.zeros_like(own[:, :2])
+        tone_sources = (own[:, _TONE], suggestions[:, 0:2], suggestions[:, 4:6], nothing)
+        balance_sources = (own[:, _BALANCE], suggestions[:, 2:4], suggestions[:, 6:8], suggestions[:, 8:10], nothing)
+        wanted = own.clone()
+        wanted[:, _TONE] = _weighted(tone_sources, logits[:, :_TONE_SOURCES])
+        wanted[:, _BALANCE] = _weighted(balance_sources, logits[:, _TONE_SOURCES:])
+        return clamp_settings(wanted)
 
     def _price(self, gap: torch.Tensor) -> torch.Tensor:
         """(N, A) expected fall of the error by each action, minus its cost, to first order in the plan."""

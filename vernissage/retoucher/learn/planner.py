@@ -83,7 +83,7 @@ def planner_loss(
     mse = ((result - reference) ** 2).flatten(1).mean(dim=1)
     error = ERROR_SCALE * torch.sqrt(mse + 1e-6)
     harm = (error - first_error).clamp_min(0)
-    return (error + harm_aversion * harm + log_weight * torch.log10(mse + 2e-4)).mean()
+    return (error + harm_aversion * harm + log_weight * torch.log10(mse + 5e-5)).mean()
 
 
 def planner_parameters(network: PolicyNet) -> list[nn.Parameter]:
@@ -104,10 +104,10 @@ class PlannerTrainer:
         self.network, self.source, self.settings = network, source, settings
         trust = list(network.trust.parameters())
         others = [p for p in planner_parameters(network) if all(p is not t for t in trust)]
-        # Trust in the classic corrections is a handful of weights with a long way to go: faster, and never decayed.
+        # Trust has to become all or nothing where a histogram tells the fault exactly: faster, and never decayed.
         groups = [
             {"params": others, "weight_decay": 1e-3, "pace": 1.0},
-            {"params": trust, "weight_decay": 0.0, "pace": 5.0},
+            {"params": trust, "weight_decay": 0.0, "pace": 3.0},
         ]
         self.optimiser = torch.optim.AdamW(groups, lr=settings.lr)
         self.update = 0
