@@ -143,7 +143,7 @@ def test_the_gradient_reaches_everything_that_makes_the_plan() -> None:
     silent = [name for name, p in network.trunk.named_parameters() if p.grad is None or not p.grad.any()]
     assert silent == []
     assert all(p.grad is not None and bool(p.grad.any()) for p in network.plan_head.parameters())
-    assert network.trust.weight.grad.any()
+    assert all(p.grad is not None for p in network.trust.parameters())
     assert all(p.grad is not None for p in planner_parameters(network))
 
 
@@ -249,13 +249,12 @@ def test_a_rollout_of_one_photo_equals_its_row_and_photos_may_have_any_size() ->
 
 def test_suggestions_of_larger_copies_may_be_handed_in() -> None:
     network = policy()
-    with torch.no_grad():
-        network.trust.weight[EXPOSURE, 0] = 1.0
+    network.trust_classics(1 - 1e-6)
     suggested = torch.zeros(4, SUGGESTIONS)
     suggested[1, 0] = 0.7
     rollout = run_policy(network, PHOTOS, suggested)
     assert rollout.edits.tolist()[0] == 0
-    assert rollout.settings[1, EXPOSURE] == pytest.approx(0.6)  # tanh(0.7)
+    assert rollout.settings[1, EXPOSURE] == pytest.approx(0.7, abs=0.05)
     measured = run_policy(network, PHOTOS)
     handed = run_policy(network, PHOTOS, classic_suggestions(PHOTOS))
     assert torch.equal(measured.path, handed.path)

@@ -46,8 +46,12 @@ def _log_light(rng: np.random.Generator, grid: int) -> np.ndarray:
         horizon = rng.uniform(0.2, 0.8) + 0.05 * _pink_noise(rng, grid, 1.3)
         sky = np.log(rng.uniform(0.3, 1.2)) + np.array([-0.25, 0.0, 0.3]) * rng.uniform(-0.3, 1.2)
         light = np.where((rows < horizon)[..., None], sky.astype(np.float32), light)
-    for _ in range(int(rng.integers(5, 50))):
-        reflectance = palette[rng.integers(len(palette))] + rng.normal(0, 0.25) + rng.normal(0, 0.08, 3)
+    surfaces = [palette[rng.integers(len(palette))] + rng.normal(0, 0.08, 3) for _ in range(int(rng.integers(5, 50)))]
+    if rng.random() < 0.8:
+        # Most scenes have a deep shadow and something white or shiny in them, both without colour.
+        surfaces += [np.full(3, np.log(0.008)), np.full(3, np.log(1.2))]
+    for surface in surfaces:
+        reflectance = surface + rng.normal(0, 0.25)
         across, along, radius = _place(rng, rows, columns)
         covered = _covered(rng, across, along, radius)
         shading = rng.uniform(0, 0.6) * (0.54 * across + 0.84 * along) / max(radius, 0.05)

@@ -39,6 +39,16 @@ def _weighted(sources: Sequence[torch.Tensor], logits: torch.Tensor) -> torch.Te
     return (torch.stack(tuple(sources), dim=1) * weights).sum(dim=1)
 
 
+def _evidence(suggestions: torch.Tensor) -> torch.Tensor:
+    """Suggestions, their sizes, and which of them are as good as zero.
+
+    A fault of contrast alone moves all ends alike and asks for no exposure and no balance: such agreement of several
+    suggestions is what shows that one of them is exact, and it needs few photos to be learned.
+    """
+    nearly_zero = torch.exp(-((suggestions / 0.06) ** 2))
+    return torch.cat((suggestions, suggestions.abs(), nearly_zero), dim=1)
+
+
 @dataclass(frozen=True)
 class PolicySpec:
     """What is needed to build the network again.
@@ -88,7 +98,7 @@ class PolicyNet(nn.Module):
         plan_width = self.trunk.width + SUGGESTIONS
         self.plan_head = nn.Sequential(nn.Linear(plan_width, 128), nn.ReLU(), nn.Linear(128, SLIDER_COUNT))
         self.trust = nn.Sequential(
-            nn.Linear(plan_width, 64), nn.ReLU(), nn.Linear(64, _TONE_SOURCES + _BALANCE_SOURCES)
+            nn.Linear(3 * SUGGESTIONS, 64), nn.ReLU(), nn.Linear(64, _TONE_SOURCES + _BALANCE_SOURCES)
         )
         self.context = nn.Sequential(nn.Linear(self.trunk.width, 48), nn.Tanh())
         state_width = 48 + 2 * SLIDER_COUNT + 1 + table.count
@@ -101,7 +111,7 @@ class PolicyNet(nn.Module):
         nn.init.zeros_(self.trust[-1].weight)
         nn.init.zeros_(self.trust[-1].bias)
         # Untaught, the plan is the network's own: nothing.
-        self.trust[-1].bias.data[[0, _TONE_SOURCES]] = 20.0
+        self.trust[-1].bias.data[[0, _TONE_SOURCES]] = 200.0
         self.sensitivity: torch.Tensor
         self.deltas: torch.Tensor
         self.register_buffer("sensitivity", torch.ones(SLIDER_COUNT) if sensitivity is None else sensitivity.clone())
@@ -159,7 +169,7 @@ class PolicyNet(nn.Module):
 
     def _plan(self, features: torch.Tensor, suggestions: torch.Tensor) -> torch.Tensor:
         seen = torch.cat((features, suggestions), dim=1)
-        own, logits = torch.tanh(self.plan_head(seen)), self.trust(seen)
+        own, logits = torch.tanh(self.plan_head(seen)), self.trust(_evidence(suggestions))
         nothing = torch.zeros_like(own[:, :2])
         tone_sources = (own[:, _TONE], suggestions[:, 0:2], suggestions[:, 4:6], nothing)
         balance_sources = (own[:, _BALANCE], suggestions[:, 2:4], suggestions[:, 6:8], suggestions[:, 8:10], nothing)

@@ -128,7 +128,7 @@ class PlannerTrainer:
         done = self.update / self.settings.updates
         # First find out what to do at all: with the full price of harm from the start, doing nothing is a trap.
         harm_aversion = self.settings.harm_aversion * min(1.0, max(0.0, (done - 0.1) / 0.3))
-        log_weight = 0.8 * min(1.0, 1.5 * done)
+        log_weight = 1.6 * min(1.0, 1.5 * done)
         loss = planner_loss(result, starts.reference, first_error, harm_aversion, log_weight)
         self.optimiser.zero_grad()
         loss.backward()

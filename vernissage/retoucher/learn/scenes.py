@@ -42,7 +42,7 @@ class Starts:
             object.__setattr__(self, "suggestions", classic_suggestions(self.faulty))
 
 
-_FULL_RANGE_SHARE = 0.6
+_FULL_RANGE_SHARE = 0.85
 #: Faults of neighbourhoods: pixels taken out of their place cannot show them.
 _SPATIAL_FAULTS = {"blur", "jpeg"}
 

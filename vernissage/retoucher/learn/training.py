@@ -47,7 +47,9 @@ if TYPE_CHECKING:
 
 
 #: Share of what the classic corrections suggest that the plan begins with; training moves it either way.
-_FIRST_TRUST = 0.6
+_FIRST_TRUST = 0.97
+#: Scaled errors well below this (about 43 dB) count as none.
+_SMALL_ERROR = 0.07
 
 _CURVE_COLUMNS = ("phase", "update", "loss", "reward", "objective", "gain", "worse", "edits")
 
@@ -133,7 +135,8 @@ def validate(network: PolicyNet, pairs: Starts, harm_aversion: float, *, plan_on
         plan_only: Render the plan in one shot instead of stepping towards it.
 
     Returns:
-        ``objective`` (mean fall of the error, harm weighed extra), ``gain``, share ``worse``, ``edits``.
+        ``objective`` (mean fall of the logarithm of the error, in bels, harm weighed extra: a photo that was right and is
+        touched counts as much as a bad one that is mended), ``gain`` (mean fall of the error), share ``worse``, ``edits``.
     """
     network.eval()
     if plan_only:
@@ -145,10 +148,10 @@ def validate(network: PolicyNet, pairs: Starts, harm_aversion: float, *, plan_on
     after = reference_error(render_linear(srgb_to_linear(pairs.faulty), settings), pairs.reference)
     untouched = (settings == 0).all(dim=1)
     after = torch.where(untouched, before, after)
-    harm = (after - before).clamp_min(0)
+    fall = 2 * (torch.log10(before + _SMALL_ERROR) - torch.log10(after + _SMALL_ERROR))
     network.train()
     return {
-        "objective": float((before - after - harm_aversion * harm).mean()),
+        "objective": float((fall - harm_aversion * (-fall).clamp_min(0)).mean()),
         "gain": float((before - after).mean()),
         "worse": float((after > before + 0.05).float().mean()),
         "edits": edits,
