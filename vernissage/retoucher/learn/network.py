@@ -97,9 +97,8 @@ class PolicyNet(nn.Module):
         self.trunk = PictureTrunk(spec.widths, 96)
         plan_width = self.trunk.width + SUGGESTIONS
         self.plan_head = nn.Sequential(nn.Linear(plan_width, 128), nn.ReLU(), nn.Linear(128, SLIDER_COUNT))
-        self.trust = nn.Sequential(
-            nn.Linear(3 * SUGGESTIONS, 64), nn.ReLU(), nn.Linear(64, _TONE_SOURCES + _BALANCE_SOURCES)
-        )
+        last_trust = nn.Linear(64, _TONE_SOURCES + _BALANCE_SOURCES)
+        self.trust = nn.Sequential(nn.Linear(3 * SUGGESTIONS, 64), nn.ReLU(), last_trust)
         self.context = nn.Sequential(nn.Linear(self.trunk.width, 48), nn.Tanh())
         state_width = 48 + 2 * SLIDER_COUNT + 1 + table.count
         self.residual = nn.Sequential(nn.Linear(state_width, 64), nn.Tanh(), nn.Linear(64, table.count))
@@ -108,10 +107,11 @@ class PolicyNet(nn.Module):
         for parameters in (self.plan_head[-1], self.residual[-1], self.critic[-1]):
             for parameter in parameters.parameters():
                 nn.init.zeros_(parameter)
-        nn.init.zeros_(self.trust[-1].weight)
-        nn.init.zeros_(self.trust[-1].bias)
+        nn.init.zeros_(last_trust.weight)
+        nn.init.zeros_(last_trust.bias)
         # Untaught, the plan is the network's own: nothing.
-        self.trust[-1].bias.data[[0, _TONE_SOURCES]] = 200.0
+        last_trust.bias.data[[0, _TONE_SOURCES]] = 200.0
+        self._last_trust = (last_trust,)  # a tuple: it is a module of `trust` already
         self.sensitivity: torch.Tensor
         self.deltas: torch.Tensor
         self.register_buffer("sensitivity", torch.ones(SLIDER_COUNT) if sensitivity is None else sensitivity.clone())
@@ -125,7 +125,7 @@ class PolicyNet(nn.Module):
             share: Weight of the exact suggestions in (0, 1); the other sources share the rest equally.
         """
         with torch.no_grad():
-            for logits in self.trust[-1].bias.split((_TONE_SOURCES, _BALANCE_SOURCES)):
+            for logits in self._last_trust[0].bias.split((_TONE_SOURCES, _BALANCE_SOURCES)):
                 logits.fill_(math.log((1 - share) / (len(logits) - 1)))
                 logits[1] = math.log(share)
 

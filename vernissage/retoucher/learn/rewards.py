@@ -13,6 +13,10 @@ import torch
 
 #: Brings root mean square errors of encoded values (0.02 to 0.3) to the order of one.
 ERROR_SCALE = 10.0
+#: Scaled errors well below this (about 43 dB) count as none.
+SMALL_ERROR = 0.07
+# First error at which the logarithm has half of its weight.
+_HALF_WEIGHT = 0.2
 
 
 def reference_error(view: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
@@ -26,6 +30,23 @@ def reference_error(view: torch.Tensor, reference: torch.Tensor) -> torch.Tensor
         (N,).
     """
     return ERROR_SCALE * torch.sqrt(((view - reference) ** 2).flatten(1).mean(dim=1))
+
+
+def distance(error: torch.Tensor, first_error: torch.Tensor) -> torch.Tensor:
+    """What is left to mend: the error, and its logarithm, so that the last bit of a fault still counts.
+
+    Without the logarithm a policy is content when a photo is roughly right. Its weight falls to zero for photos that
+    were right from the start, where it would make any touch unforgivable.
+
+    Args:
+        error: (N,) scaled error now.
+        first_error: (N,) scaled error when the episode began.
+
+    Returns:
+        (N,), zero for no error, growing with it.
+    """
+    weight = first_error / (first_error + _HALF_WEIGHT)
+    return error + 0.5 * weight * torch.log10(1 + error / SMALL_ERROR)
 
 
 @dataclass(frozen=True)
@@ -59,7 +80,8 @@ class Reward:
             (N,).
         """
         harm = (error - first_error).clamp_min(0)
-        return -(1 - self.juror_share) * (error + self.harm_aversion * harm) + self.juror_share * score / 5
+        left = distance(error, first_error) + self.harm_aversion * harm
+        return -(1 - self.juror_share) * left + self.juror_share * score / 5
 
     def step(self, before: torch.Tensor, after: torch.Tensor, edited: torch.Tensor) -> torch.Tensor:
         """Pay one step.

@@ -48,8 +48,6 @@ if TYPE_CHECKING:
 
 #: Share of what the classic corrections suggest that the plan begins with; training moves it either way.
 _FIRST_TRUST = 0.97
-#: Scaled errors well below this (about 43 dB) count as none.
-_SMALL_ERROR = 0.07
 
 _CURVE_COLUMNS = ("phase", "update", "loss", "reward", "objective", "gain", "worse", "edits")
 
@@ -135,8 +133,8 @@ def validate(network: PolicyNet, pairs: Starts, harm_aversion: float, *, plan_on
         plan_only: Render the plan in one shot instead of stepping towards it.
 
     Returns:
-        ``objective`` (mean fall of the logarithm of the error, in bels, harm weighed extra: a photo that was right and is
-        touched counts as much as a bad one that is mended), ``gain`` (mean fall of the error), share ``worse``, ``edits``.
+        ``objective`` (mean reward of the episodes without the juror's share and without prices), ``gain`` (mean fall of
+        the error), share ``worse``, ``edits``.
     """
     network.eval()
     if plan_only:
@@ -148,10 +146,12 @@ def validate(network: PolicyNet, pairs: Starts, harm_aversion: float, *, plan_on
     after = reference_error(render_linear(srgb_to_linear(pairs.faulty), settings), pairs.reference)
     untouched = (settings == 0).all(dim=1)
     after = torch.where(untouched, before, after)
-    fall = 2 * (torch.log10(before + _SMALL_ERROR) - torch.log10(after + _SMALL_ERROR))
+    without_juror = Reward(juror_share=0.0, harm_aversion=harm_aversion, step_cost=0.0)
+    no_score = torch.zeros_like(before)
+    earned = without_juror.potential(after, before, no_score) - without_juror.potential(before, before, no_score)
     network.train()
     return {
-        "objective": float((fall - harm_aversion * (-fall).clamp_min(0)).mean()),
+        "objective": float(earned.mean()),
         "gain": float((before - after).mean()),
         "worse": float((after > before + 0.05).float().mean()),
         "edits": edits,
