@@ -96,7 +96,8 @@ def draw_ladders(photos: torch.Tensor, count: int, settings: JurorTraining, purp
     count = -(-count // len(AXES)) * len(AXES)
     chosen = photos[torch.from_numpy(rng.integers(len(photos), size=count))]
     if purpose == "train":
-        chosen = torch.cat([vary_scenes(part, settings.scene_variation, rng)[0] for part in chosen.split(256)])
+        parts = [vary_scenes(part, settings.scene_variation, rng, full_range_share=0.25) for part in chosen.split(256)]
+        chosen = torch.cat([images for images, _ in parts])
     return make_ladders(chosen, np.arange(count) % len(AXES), rng, taken_at=settings.taken_at)
 
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from vernissage.retoucher.learn.scenes import StartSource
 
 
+_MEAN_DECAY = 0.985
+
+
 @dataclass(frozen=True)
 class PlannerTraining:
     """Settings of the planner's training.
@@ -111,6 +114,8 @@ class PlannerTrainer:
         ]
         self.optimiser = torch.optim.AdamW(groups, lr=settings.lr)
         self.update = 0
+        # Running mean of the weights (Polyak and Juditsky 1992): what is validated and kept is less a matter of chance.
+        self.mean = [parameter.detach().clone() for parameter in planner_parameters(network)]
 
     def learning_rate(self) -> float:
         """Warm-up over 30 updates, then a cosine to two percent."""
@@ -135,7 +140,19 @@ class PlannerTrainer:
         nn.utils.clip_grad_norm_(planner_parameters(self.network), 1.0)
         self.optimiser.step()
         self.update += 1
+        decay = min(_MEAN_DECAY, (1 + self.update) / (10 + self.update))
+        with torch.no_grad():
+            for mean, parameter in zip(self.mean, planner_parameters(self.network), strict=True):
+                mean.lerp_(parameter, 1 - decay)
         return loss.item()
+
+    @torch.no_grad()
+    def swap_mean(self) -> None:
+        """Put the mean weights into the network and keep the present ones; a second call swaps back."""
+        for mean, parameter in zip(self.mean, planner_parameters(self.network), strict=True):
+            present = parameter.detach().clone()
+            parameter.copy_(mean)
+            mean.copy_(present)
 
     def run(self, after_update: Callable[[float], None]) -> None:
         """Train to the end, calling back with the loss after each update."""

@@ -42,6 +42,7 @@ class Starts:
             object.__setattr__(self, "suggestions", classic_suggestions(self.faulty))
 
 
+# Share of whole photos whose black and white reach the ends.
 _FULL_RANGE_SHARE = 0.85
 #: Faults of neighbourhoods: pixels taken out of their place cannot show them.
 _SPATIAL_FAULTS = {"blur", "jpeg"}
@@ -143,7 +144,12 @@ class SceneStarts:
 
 
 def vary_scenes(
-    images: torch.Tensor, variation: float, rng: np.random.Generator, samples: torch.Tensor | None = None
+    images: torch.Tensor,
+    variation: float,
+    rng: np.random.Generator,
+    samples: torch.Tensor | None = None,
+    *,
+    full_range_share: float = _FULL_RANGE_SHARE,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Render photos as if light and colour had been a little different that day.
 
@@ -155,6 +161,7 @@ def vary_scenes(
         variation: Scale; 0 returns the photos as they are.
         rng: Source of randomness.
         samples: (N, 3, S, S) pixels with the histogram of each photo, varied alike; the images themselves if missing.
+        full_range_share: Share of photos whose darkest and brightest pixels are moved to the ends.
 
     Returns:
         Varied images and samples.
@@ -167,7 +174,7 @@ def vary_scenes(
     settings = clamp_settings(drawn * spread)
     images, samples = render(images, settings), render(samples, settings)
     low, high = _ends(samples, rng)
-    stretched = torch.from_numpy(rng.random(len(images)) < _FULL_RANGE_SHARE).view(-1, 1, 1, 1)
+    stretched = torch.from_numpy(rng.random(len(images)) < full_range_share).view(-1, 1, 1, 1)
     return torch.where(stretched, _stretch(images, low, high), images), torch.where(
         stretched, _stretch(samples, low, high), samples
     )

@@ -248,7 +248,9 @@ class RetoucherTrainer:
                 losses.append(self.planner.step())
                 progress.advance(1, loss=losses[-1])
                 if self.planner.update % every == 0 or self.planner.update == total:
+                    self.planner.swap_mean()
                     seen = self._look("plan", self.planner.update, {"loss": float(np.mean(losses))}, plan_only=True)
+                    self.planner.swap_mean()
                     progress.message(_line("plan", self.planner.update, seen))
                     losses = []
                     self._save("plan", {})
@@ -308,6 +310,7 @@ class RetoucherTrainer:
             **with_prefix("network", self.network.state_dict()),
             **with_prefix("best", self.best.tensors),
             **with_prefix("plan-adam", optimiser_tensors(self.planner.optimiser)),
+            **{f"plan-mean/{number}": tensor for number, tensor in enumerate(self.planner.mean)},
             **with_prefix("chance", chance.tensors),
             **with_prefix("env", self.env.state()),
             **extra,
@@ -327,6 +330,7 @@ class RetoucherTrainer:
         self.best = _Best(saved.facts["best"][0], saved.facts["best"][1], without_prefix("best", saved.tensors))
         self.planner.update = saved.facts["plan_update"]
         restore_optimiser(self.planner.optimiser, without_prefix("plan-adam", saved.tensors))
+        self.planner.mean = [saved.tensors[f"plan-mean/{number}"].clone() for number in range(len(self.planner.mean))]
         self.iteration = saved.facts["iteration"]
         self.curves = [_curve_row(row) for row in saved.facts["curves"]]
         restore_random_state(
