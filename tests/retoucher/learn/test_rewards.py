@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import pytest
@@ -27,6 +28,11 @@ def one(value: float) -> torch.Tensor:
     return torch.tensor([value], dtype=torch.float64)
 
 
+def left(error: float, first: float) -> float:
+    """The distance by hand: the error and half its logarithm, weighed by how wrong the photo was at first."""
+    return error + 0.5 * first / (first + 0.2) * math.log10(1 + error / 0.07)
+
+
 def potential(reward: Reward, error: float, first: float, score: float) -> torch.Tensor:
     return reward.potential(one(error), one(first), one(score))
 
@@ -39,8 +45,8 @@ def test_error_is_ten_times_the_root_mean_square_of_encoded_values() -> None:
 
 def test_known_answers() -> None:
     reward = Reward(juror_share=0.25, harm_aversion=0.5, step_cost=0.1)
-    assert potential(reward, 1.0, 2.0, 8.0).item() == pytest.approx(-0.75 * 1.0 + 0.25 * 8 / 5)
-    assert potential(reward, 3.0, 2.0, 8.0).item() == pytest.approx(-0.75 * (3.0 + 0.5 * 1.0) + 0.25 * 8 / 5)
+    assert potential(reward, 1.0, 2.0, 8.0).item() == pytest.approx(-0.75 * left(1.0, 2.0) + 0.25 * 8 / 5)
+    assert potential(reward, 3.0, 2.0, 8.0).item() == pytest.approx(-0.75 * (left(3.0, 2.0) + 0.5 * 1.0) + 0.25 * 8 / 5)
     edited = torch.tensor([True, False])
     paid = reward.step(torch.tensor([1.0, 1.0]), torch.tensor([1.5, 1.0]), edited)
     torch.testing.assert_close(paid, torch.tensor([0.4, 0.0]))

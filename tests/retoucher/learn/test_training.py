@@ -254,12 +254,13 @@ def test_validation_known_answers() -> None:
     good = validate(policy({exposure: 0.5}, view=VIEW), starts, 0.5)
     assert good["edits"] == 3
     assert good["worse"] == 0
-    assert good["objective"] == pytest.approx(good["gain"])
+    # The logarithm adds to what is gained and to what is lost.
+    assert good["objective"] > good["gain"]
     assert good["gain"] > 1
     bad = validate(policy({exposure: -0.3}, view=VIEW), starts, 0.5)
     assert bad["worse"] == 1
     assert bad["gain"] < 0
-    assert bad["objective"] == pytest.approx(1.5 * bad["gain"], rel=1e-5)
+    assert bad["objective"] < 1.5 * bad["gain"]
     clean = validate(policy(view=VIEW), Starts(starts.reference, starts.reference), 0.5)
     assert clean["worse"] == clean["gain"] == 0
     plan = validate(policy({exposure: 0.5}, view=VIEW), starts, 0.5, plan_only=True)

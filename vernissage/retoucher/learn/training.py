@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 
 #: Share of what the classic corrections suggest that the plan begins with; training moves it either way.
-_FIRST_TRUST = 0.97
+_FIRST_TRUST = 0.99
 
 _CURVE_COLUMNS = ("phase", "update", "loss", "reward", "objective", "gain", "worse", "edits")
 
