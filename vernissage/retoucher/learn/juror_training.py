@@ -217,7 +217,8 @@ def _pairs_right(scores: torch.Tensor, targets: torch.Tensor) -> float | None:
 
 
 def _rank_correlation(scores: torch.Tensor, difference: torch.Tensor) -> float | None:
-    if difference.numel() < 3 or float(difference.std()) == 0 or float(scores.std()) == 0:
+    # Among equal numbers there is no order to agree on; their standard deviation may still be float dust.
+    if len(difference.unique()) < 2 or len(scores.unique()) < 2:
         return None
     return round(float(spearmanr(scores.flatten().numpy(), -difference.flatten().numpy()).statistic), 4)
 
