@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -154,12 +155,18 @@ def photos_of_split(annotations: Path, resized: Path, split: str, view: int) -> 
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows as CSV for DVC's plots; the first row names the columns that all have."""
+    """Write rows as CSV for DVC's plots; the first row names the columns that all have, NaN is left empty."""
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
     writer.writeheader()
-    writer.writerows({key: round(v, 6) if isinstance(v, float) else v for key, v in row.items()} for row in rows)
+    writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
     atomic_write_text(path, buffer.getvalue())
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, float):
+        return "" if math.isnan(value) else round(value, 6)
+    return value
 
 
 def fingerprint(*parts: object) -> str:
