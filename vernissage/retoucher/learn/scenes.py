@@ -43,7 +43,7 @@ class Starts:
 
 
 # Share of whole photos whose black and white reach the ends.
-_FULL_RANGE_SHARE = 0.85
+_FULL_RANGE_SHARE = 0.8
 #: Faults of neighbourhoods: pixels taken out of their place cannot show them.
 _SPATIAL_FAULTS = {"blur", "jpeg"}
 
