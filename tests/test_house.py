@@ -159,7 +159,7 @@ def test_every_module_says_what_it_is_for() -> None:
 
 MACHINE_FOLDERS = ("root", "home", "work", "Users", "opt")
 MACHINE_PATHS = re.compile(rf"(?<![\w./:-])/({'|'.join(MACHINE_FOLDERS)})/")
-REGISTRY_HOSTS = re.compile(r"pypi\.org|pythonhosted\.org|download\.pytorch\.org|anaconda\.(org|com)")
+REGISTRY_HOSTS = re.compile(r"py[p]i\.org|python[h]osted\.org|download\.py[t]orch\.org|ana[c]onda\.(org|com)")
 TEXT_SUFFIXES = {".py", ".md", ".toml", ".txt", ".yaml", ".yml", ".html", ".json", ".lock", ".dvc", ".sh", ""}
 
 
