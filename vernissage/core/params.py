@@ -358,6 +358,13 @@ class RetoucherTrain(Section):
         ge=0,
         le=100,
     )
+    planner_images: int = knob(
+        "Faulty pictures that the planner is shown before trial and reward begin; 0 starts without a planner.",
+        stages="train@retoucher",
+        unit="pictures",
+        ge=0,
+        le=10**12,
+    )
     planner_batch: int = knob(
         "Pictures per step of the planner; larger is steadier and needs more memory.",
         stages="train@retoucher",
@@ -378,13 +385,6 @@ class RetoucherTrain(Section):
         unit="photos",
         ge=1,
         le=65_536,
-    )
-    planner_images: int = knob(
-        "Faulty pictures that the planner is shown before trial and reward begin; 0 starts without a planner.",
-        stages="train@retoucher",
-        unit="pictures",
-        ge=0,
-        le=10**12,
     )
     ppo_steps: int = knob(
         "Edits that are tried in all while learning by reward; 0 stops after the planner, more take longer.",
@@ -553,7 +553,7 @@ class Params(Section):
         for key, name in self.systems.items():
             if key != name:
                 raise ValueError(f"systems.{key} = {name!r}: expected the same name on both sides, {key}: {key}")
-            for section in (Validate, Train, Benchmark, Robustness):
+            for section in (Train, Benchmark, Robustness, Validate):
                 if name not in section.model_fields:
                     known = suggestion(name, list(section.model_fields))
                     raise ValueError(f"systems.{name}: there is no section {section.__name__.lower()}.{name}{known}")
