@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,8 @@ import pytest
 import torch
 
 from tests.retoucher.learn.worlds import REWARD, darkened, photos, policy, policy_spec, untrained_juror
-from vernissage.retoucher.domain.sliders import slider_index
+from vernissage.retoucher.domain.render import render
+from vernissage.retoucher.domain.sliders import SLIDERS, slider_index
 from vernissage.retoucher.learn.checkpoints import (
     Checkpoint,
     load_checkpoint,
@@ -246,6 +248,19 @@ def test_every_setting_and_every_file_names_another_checkpoint() -> None:
     assert len(others - {here}) == 2 + numbers + len(nested)
 
 
+def earned_by_hand(starts: Starts, slider: int, setting: float) -> float:
+    """Mean fall of error and weighed logarithm, with half again for harm, when one slider is set."""
+    settings = torch.zeros(len(starts.faulty), len(SLIDERS))
+    settings[:, slider] = setting
+    earned = []
+    for faulty, reference, result in zip(starts.faulty, starts.reference, render(starts.faulty, settings), strict=True):
+        first, last = (10 * float(((x - reference) ** 2).mean()) ** 0.5 for x in (faulty, result))
+        weight = 0.5 * first / (first + 0.2)
+        left = [error + weight * math.log10(1 + error / 0.07) for error in (first, last)]
+        earned.append(left[0] - left[1] - 0.5 * max(0.0, last - first))
+    return sum(earned) / len(earned)
+
+
 def test_validation_known_answers() -> None:
     starts = darkened(photos(3, side=VIEW), stops=-1.0)
     nothing = validate(policy(view=VIEW), starts, 0.5)
@@ -254,13 +269,12 @@ def test_validation_known_answers() -> None:
     good = validate(policy({exposure: 0.5}, view=VIEW), starts, 0.5)
     assert good["edits"] == 3
     assert good["worse"] == 0
-    # The logarithm adds to what is gained and to what is lost.
-    assert good["objective"] > good["gain"]
+    assert good["objective"] == pytest.approx(earned_by_hand(starts, exposure, 0.5), rel=1e-4)
     assert good["gain"] > 1
     bad = validate(policy({exposure: -0.3}, view=VIEW), starts, 0.5)
     assert bad["worse"] == 1
     assert bad["gain"] < 0
-    assert bad["objective"] < 1.5 * bad["gain"]
+    assert bad["objective"] == pytest.approx(earned_by_hand(starts, exposure, -0.3), rel=1e-4)
     clean = validate(policy(view=VIEW), Starts(starts.reference, starts.reference), 0.5)
     assert clean["worse"] == clean["gain"] == 0
     plan = validate(policy({exposure: 0.5}, view=VIEW), starts, 0.5, plan_only=True)
