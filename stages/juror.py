@@ -1,4 +1,4 @@
-"""Stage `juror`: trains the rank juror on the train split and judges it on the test split."""
+"""Stage `juror`: makes the juror that `juror.kind` names and judges it on the test split."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vernissage.pipeline.harness import run_stage
-from vernissage.retoucher.learn.juror_training import make_juror
+from vernissage.retoucher.learn.jurors import make_any_juror
 
 if TYPE_CHECKING:
     from vernissage.core.params import Params
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def main(params: Params) -> None:
     """Run the stage."""
-    make_juror(Path("data/annotated/annotations.json"), Path("data/resized"), Path("models/juror"), params)
+    make_any_juror(Path("data/annotated/annotations.json"), Path("data/resized"), Path("models/juror"), params)
 
 
 if __name__ == "__main__":

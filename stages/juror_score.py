@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vernissage.pipeline.harness import run_stage
-from vernissage.retoucher.learn.juror import RankJuror
+from vernissage.retoucher.learn.jurors import load_juror
 from vernissage.retoucher.prepare.score import score_photos
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def main(_params: Params) -> None:
     """Run the stage."""
-    juror = RankJuror.load(Path("models/juror"))
+    juror = load_juror(Path("models/juror"))
     score_photos(Path("data/annotated"), Path("data/resized"), Path("data/scored"), juror)
 
 

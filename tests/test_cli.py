@@ -41,6 +41,17 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
+@pytest.fixture
+def torch_as_it_was() -> Iterator[None]:
+    """Commands set torch up for their own process; other tests (hypothesis draws tiny numbers) want it as it was."""
+    import torch
+
+    threads = torch.get_num_threads()
+    yield
+    torch.set_flush_denormal(False)
+    torch.set_num_threads(threads)
+
+
 def invoke(*words: str) -> Any:
     return CliRunner().invoke(app, list(words))
 
@@ -61,7 +72,7 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
     command = [sys.executable, "-c", probe]
     done = subprocess.run(command, cwd=tmp_path, env=environment, text=True, capture_output=True, check=True)
     assert done.stdout.splitlines()[-1] == "heavy: []"
-    for verb in ("ingest", "params", "profile", "doctor", "retouch", "results"):
+    for verb in ("ingest", "params", "profile", "doctor", "retouch", "judge", "results"):
         assert verb in done.stdout
 
 
@@ -189,11 +200,12 @@ def test_retouch_of_a_model_that_is_not_there_names_it(project: Path) -> None:
     assert "no/such" in done.stderr
 
 
+@pytest.mark.usefixtures("torch_as_it_was")
 def test_retouch_goes_on_after_a_failure_and_says_so(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: dict[str, Any] = {}
 
-    def retouch_files(paths: list[Path], output: Path, **folders: Path) -> list[SimpleNamespace]:
-        asked.update(folders)
+    def retouch_files(paths: list[Path], output: Path, **options: Any) -> list[SimpleNamespace]:
+        asked.update(options)
         broken = SimpleNamespace(
             path=paths[0], status="failed", message="[red] is no image", outputs=[], explanation=[]
         )
@@ -207,15 +219,68 @@ def test_retouch_goes_on_after_a_failure_and_says_so(project: Path, monkeypatch:
         return [broken, good]
 
     room = "vernissage.retoucher.use.retouch"
-    monkeypatch.setitem(sys.modules, room, SimpleNamespace(retouch_files=retouch_files))  # type: ignore[arg-type]
-    done = invoke("retouch", "a.jpg", "b.jpg", "-o", "out")
+    stand_in = SimpleNamespace(retouch_files=retouch_files, Wishes=SimpleNamespace)
+    monkeypatch.setitem(sys.modules, room, stand_in)  # type: ignore[arg-type]
+    done = invoke("retouch", "a.jpg", "b.jpg", "-o", "out", "--mode", "quality", "--editable")
     assert done.exit_code == 1
     assert "a.jpg: [red] is no image" in done.stdout
     assert "out/b.jpg" in done.stdout
     assert "exposure +0.70 EV" in done.stdout
     assert "1 of 2 photos failed" in done.stdout
     models = project.resolve() / "models"
-    assert asked == {"model_folder": models / "retoucher", "juror_folder": models / "juror"}
+    wishes = SimpleNamespace(mode="quality", form="portable", editable=True, extras=True)
+    assert asked == {"model_folder": models / "retoucher", "juror_folder": models / "juror", "wishes": wishes}
+
+
+def test_retouch_knows_the_modes_and_forms_that_the_rooms_know(project: Path) -> None:
+    from vernissage.commands.photos import Mode, XmpForm
+    from vernissage.retoucher.domain.xmp import FORMS
+    from vernissage.retoucher.use.agent import MODES
+
+    assert tuple(Mode) == MODES
+    assert tuple(XmpForm) == FORMS
+    for option, known in (("--mode", MODES), ("--xmp", FORMS)):
+        done = run("retouch", "a.jpg", "-o", "out", option, "finest", cwd=project)
+        assert done.returncode == 2
+        assert "finest" in done.stderr
+        assert all(name in done.stderr for name in known)
+    assert not (project / "out").exists()
+
+
+@pytest.mark.usefixtures("torch_as_it_was")
+def test_judge_lists_scores_and_goes_on_after_a_bad_photo(project: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    from tests.retoucher.agents import agent_with_plan, save_models
+
+    _, juror = save_models(tmp_path / "models", agent_with_plan())
+    Image.linear_gradient("L").convert("RGB").save(project / "good.png")
+    (project / "bad.jpg").write_text("no picture")
+    words = ("judge", str(project / "bad.jpg"), str(project / "good.png"), "--juror", str(juror))
+    done = invoke(*words)
+    assert done.exit_code == 1
+    assert "256x256" in done.stdout
+    assert "bad.jpg: " in done.stdout
+    assert "1 of 2 photos could not be judged" in done.stdout
+    done = invoke(*words, "--json")
+    assert done.exit_code == 1
+    bad, good = json.loads(done.stdout)
+    assert bad["score"] is None
+    assert bad["problem"]
+    assert 0 <= good["score"] <= 10
+    assert good["size"] == [256, 256]
+    assert "luma_p50" in good["statistics"]
+    assert invoke("judge", str(project / "good.png"), "--juror", str(juror)).exit_code == 0
+
+
+@pytest.mark.usefixtures("torch_as_it_was")
+def test_judge_without_a_juror_says_what_to_run(project: Path) -> None:
+    done = invoke("judge", "photo.jpg")
+    assert done.exit_code == 1
+    assert "dvc repro juror" in done.stderr
+    done = invoke("judge", "photo.jpg", "--juror", "no/such")
+    assert done.exit_code == 1
+    assert "no/such" in done.stderr
 
 
 def test_ingest_of_no_folder_is_one_line(project: Path) -> None:

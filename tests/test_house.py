@@ -36,7 +36,6 @@ EXPLAINED = {
     "prefect": "runs the stages as tasks (flows)",
     "mlflow": "keeps the published models",
     "diffusers": "gives the sampler its schedulers",
-    "transformers": "gives the juror pretrained encoders",
     "scikit-image": "its files hold sample photographs, which are read without importing it",
     "scikit-learn": "its files hold sample photographs, which are read without importing it",
 }

@@ -9,7 +9,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from vernissage.core.errors import VernissageError
+from vernissage.commands.bench_retoucher import BaselineSet, BenchMode
+from vernissage.commands.photos import Mode, XmpForm
+from vernissage.core.errors import BadParams, VernissageError
 
 
 class _OneLineErrors(TyperGroup):
@@ -23,6 +25,15 @@ class _OneLineErrors(TyperGroup):
                 raise
             typer.secho(f"vernissage: {error}", fg=typer.colors.RED, err=True)
             raise typer.Exit(error.exit_code) from error
+
+
+class _Systems(TyperGroup):
+    """Names the systems that there are when another one is asked for."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] not in self.commands:
+            raise BadParams(f"system {args[0]!r} is unknown here, expected one of: {', '.join(self.commands)}")
+        return super().resolve_command(ctx, args)
 
 
 app = typer.Typer(
@@ -135,18 +146,202 @@ def doctor(context: typer.Context, as_json: JsonSwitch = False) -> None:
 @app.command()
 def retouch(
     context: typer.Context,
-    photos: Annotated[list[Path], typer.Argument(help="Photos to edit; the files themselves stay as they are.")],
+    photos: Annotated[list[Path], typer.Argument(help="Photos or folders; the files themselves stay as they are.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.", metavar="DIR")],
+    mode: Annotated[
+        Mode, typer.Option(help="fast: the policy decides; quality: a search by the juror may find better edits.")
+    ] = Mode.FAST,
     model: Annotated[
         Path | None, typer.Option(help="Folder of a trained retoucher; otherwise the project's own.", metavar="PATH")
     ] = None,
+    xmp: Annotated[
+        XmpForm,
+        typer.Option(help="portable: tone as a curve, for darktable and Lightroom; lightroom: by Lightroom's sliders."),
+    ] = XmpForm.PORTABLE,
+    editable: Annotated[
+        bool,
+        typer.Option(
+            "--editable",
+            help="Leave the pixels alone: copy the photo with the edit as Lightroom and darktable settings.",
+        ),
+    ] = False,
+    extras: Annotated[
+        bool, typer.Option("--extras/--no-extras", help="Page, recipe, lookup table and sidecar beside each photo.")
+    ] = True,
 ) -> None:
-    """Edit photos at full size; beside each lie its recipe (JSON) and a contact sheet of the steps."""
-    from vernissage.commands.retouch import choose_models, retouch_photos
+    """Edit photos at full size and explain every step.
+
+    Beside each: a page, a contact sheet, recipe and explanation (JSON), a colour table (.cube); in sidecars/ its XMP.
+
+    A sidecar belongs beside the untouched photo. The edited one's own XMP says what was done, for nobody to repeat.
+
+    A photo that needs nothing is copied, with nothing beside it.
+    """
+    from vernissage.commands.photos import choose_models
+    from vernissage.commands.retouch import retouch_photos
 
     models = choose_models(lambda: _project(context), model)
-    if not retouch_photos(photos, output, models):
+    if not retouch_photos(photos, output, models, mode=mode, form=xmp, editable=editable, extras=extras):
         raise typer.Exit(1)
+
+
+@app.command()
+def judge(
+    context: typer.Context,
+    photos: Annotated[list[Path], typer.Argument(help="Photos or folders.")],
+    juror: Annotated[
+        Path | None, typer.Option(help="Folder of a juror; otherwise the project's own.", metavar="PATH")
+    ] = None,
+    as_json: JsonSwitch = False,
+) -> None:
+    """Score photos from 0 to 10, where about 8 is a photo as it was delivered."""
+    from vernissage.commands.judge import judge_photos
+    from vernissage.commands.photos import choose_juror
+
+    if not judge_photos(photos, choose_juror(lambda: _project(context), juror), as_json=as_json):
+        raise typer.Exit(1)
+
+
+tune = typer.Typer(cls=_Systems, help="Search for better parameters.", no_args_is_help=True)
+app.add_typer(tune, name="tune")
+
+
+@tune.command("retoucher")
+def tune_retoucher(
+    context: typer.Context,
+    trials: Annotated[
+        int, typer.Option(min=0, help="Finished trials that the study is to have; 0 only draws an existing one again.")
+    ],
+    algorithm: Annotated[
+        str | None, typer.Option(help="What is searched: ppo, dqn or planner; else the algorithm of params.yaml.")
+    ] = None,
+    study: Annotated[str | None, typer.Option(help="Name of the study; the same name goes on with it.")] = None,
+    objective: Annotated[
+        str, typer.Option(help="What validation must find more of (objective, gain) or less of (worse).")
+    ] = "objective",
+    seconds_per_trial: Annotated[
+        float | None, typer.Option(min=0, help="Give up on a trial that takes longer, at its next look.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Trials side by side, each in a process of its own.")] = 1,
+    storage: Annotated[
+        Path | None, typer.Option(help="Folder of the studies; otherwise tuning/ in the project.", metavar="DIR")
+    ] = None,
+    profile: Annotated[str | None, typer.Option(help="Tune under a profile of params.yaml.", metavar="NAME")] = None,
+    override: Annotated[
+        list[str] | None,
+        typer.Option("-S", "--set", help="Tune under another value; may be repeated.", metavar="KEY=VALUE"),
+    ] = None,
+) -> None:
+    """Search for better parameters of the retoucher with many trainings; Ctrl-C at any time, the same words go on.
+
+    Needs the data of the stage train@retoucher and never touches its results. Figures, a page and the best values lie
+    in tuning/STUDY; the last line is what to type to train with them.
+    """
+    from vernissage.commands.tune import INTERRUPTED_EXIT_CODE, TuneRequest
+    from vernissage.commands.tune import tune_retoucher as run
+
+    request = TuneRequest(
+        project=_project(context),
+        trials=trials,
+        algorithm=algorithm,
+        study=study,
+        objective=objective,
+        storage=storage,
+        seconds_per_trial=seconds_per_trial,
+        jobs=jobs,
+        profile=profile,
+        overrides=tuple(override or ()),
+    )
+    if not run(request):
+        raise typer.Exit(INTERRUPTED_EXIT_CODE)
+
+
+bench = typer.Typer(cls=_Systems, help="Measure agents against what else there is.", no_args_is_help=True)
+app.add_typer(bench, name="bench")
+
+
+@bench.command("retoucher")
+def bench_retoucher(
+    context: typer.Context,
+    photos: Annotated[Path, typer.Option(help="Folder with photos that nothing learned from.", metavar="DIR")],
+    draws: Annotated[int, typer.Option(min=1, help="Faulty copies of each photo; a headline takes 32 or more.")] = 8,
+    seed: Annotated[int, typer.Option(min=0, help="Draws other faults.")] = 0,
+    model: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder of a trained retoucher, repeatable; otherwise the project's own.", metavar="PATH"),
+    ] = None,
+    mode: Annotated[BenchMode, typer.Option(help="Modes of the agent that take part.")] = BenchMode.FAST,
+    baselines: Annotated[BaselineSet, typer.Option(help="What it is compared with.")] = BaselineSet.ALL,
+    as_json: JsonSwitch = False,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder for items, tables and picture.", metavar="DIR")
+    ] = None,
+) -> None:
+    """Measure retouchers on any photos: random faults are put in, and what comes out is compared with the photo.
+
+    One to five faults of exposure, temperature, tint, contrast and saturation at 160 pixels, and the photos themselves,
+    which should be left alone. Several --model, such as trainings with other seeds, are shown with their spread.
+    """
+    from vernissage.commands.bench_retoucher import BenchRequest
+    from vernissage.commands.bench_retoucher import bench_retoucher as run
+
+    request = BenchRequest(
+        photos=photos,
+        draws=draws,
+        seed=seed,
+        models=tuple(model or ()),
+        mode=mode,
+        baselines=baselines,
+        output=output,
+    )
+    if not run(request, lambda: _project(context), as_json=as_json):
+        raise typer.Exit(1)
+
+
+@bench.command("fullsize")
+def bench_fullsize(
+    megapixels: Annotated[float, typer.Option(min=0.01, max=200, help="Size of the photo that is made.")] = 24,
+    repeat: Annotated[int, typer.Option(min=1, help="Runs of each recipe; the fastest counts.")] = 3,
+    as_json: JsonSwitch = False,
+) -> None:
+    """Measure how long a photo of full size takes from file to file, phase by phase, and its memory.
+
+    Two fixed recipes on a JPEG that is made for it; the agent that decides has random weights, which take as long.
+    """
+    from vernissage.commands.bench_fullsize import bench_fullsize as run
+
+    run(megapixels, repeat, as_json=as_json)
+
+
+@bench.command("pool")
+def bench_pool(
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Processes of the pool, and of each queue.")] = 2,
+    side: Annotated[
+        list[int] | None, typer.Option(min=1, help="Side of the pictures, repeatable; otherwise 64, 224, 384.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.01, help="Length of one turn of one measurement.")] = 1.0,
+    as_json: JsonSwitch = False,
+) -> None:
+    """Pictures per second by a JurorPool, by queues that pickle, and without other processes."""
+    from vernissage.commands.bench_speed import show_pool_bench
+
+    show_pool_bench(workers=workers, sides=side, seconds=seconds, as_json=as_json)
+
+
+@bench.command("env")
+def bench_env(
+    context: typer.Context,
+    processes: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="Processes of the usual construction, repeatable; otherwise the best of 2, 4 and 8."),
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.01, help="Length of one turn of one measurement.")] = 3.0,
+    as_json: JsonSwitch = False,
+) -> None:
+    """Edits per second by our environment, and by one photo per process with Pillow and a juror behind a queue."""
+    from vernissage.commands.bench_speed import show_env_bench
+
+    show_env_bench(_project(context), processes=processes, seconds=seconds, as_json=as_json)
 
 
 @app.command()

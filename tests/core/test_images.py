@@ -14,30 +14,27 @@ import pytest
 import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageCms
+from PIL import Image
 
+from tests.core.made_pictures import (
+    ADOBE_RGB,
+    DISPLAY_P3,
+    as_file,
+    cmyk_profile,
+    deep_array,
+    gray_profile,
+    matrix_profile,
+    photo_array,
+    srgb_profile,
+)
 from vernissage.core import png16
-from vernissage.core.errors import BadInput, CorruptArtifact, MissingArtifact, RejectedImage
-from vernissage.core.images import load_rgb8, read_photo, save_png, to_uint8, write_photo
+from vernissage.core.errors import CorruptArtifact, MissingArtifact, RejectedImage
+from vernissage.core.images import load_rgb8, read_photo, save_png, to_uint8
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 RNG = np.random.default_rng(7)
-# D50-adapted primaries as columns, from the profiles that Adobe and Apple publish.
-ADOBE_RGB = [[0.60974, 0.20528, 0.14919], [0.31111, 0.62567, 0.06322], [0.01947, 0.06087, 0.74457]]
-DISPLAY_P3 = [[0.51512, 0.29198, 0.15710], [0.24120, 0.69225, 0.06657], [-0.00105, 0.04189, 0.78407]]
-
-
-def photo_array(height: int = 24, width: int = 36) -> np.ndarray:
-    """Smooth colours, so that JPEG changes little; all four corners differ."""
-    y, x = np.mgrid[0:height, 0:width] / max(height, width)
-    return np.stack([40 + 180 * x, 60 + 150 * y, 220 - 120 * (x + y) / 2], axis=-1).astype(np.uint8)
-
-
-def as_file(path: Path, image: Image.Image, **options: object) -> Path:
-    image.save(path, **options)
-    return path
 
 
 def reason(path: Path, **options: int) -> str:
@@ -45,50 +42,6 @@ def reason(path: Path, **options: int) -> str:
         read_photo(path, **options)
     assert str(path) in str(caught.value)
     return caught.value.reason
-
-
-def matrix_profile(matrix: list[list[float]], gamma: float, name: str = "Test RGB") -> bytes:
-    """An ICC v2 profile of one gamma curve and a matrix, byte by byte after ICC.1:2001-04."""
-
-    def xyz(values: list[float]) -> bytes:
-        return b"XYZ \0\0\0\0" + b"".join(struct.pack(">i", round(value * 65536)) for value in values)
-
-    columns = [[row[index] for row in matrix] for index in range(3)]
-    text = name.encode() + b"\0"
-    curve = b"curv" + bytes(4) + struct.pack(">IH", 1, round(gamma * 256)) + bytes(2)
-    tags = [
-        (b"desc", b"desc" + bytes(4) + struct.pack(">I", len(text)) + text + bytes(78)),
-        (b"wtpt", xyz([0.9642, 1.0, 0.8249])),
-        (b"cprt", b"text\0\0\0\0none\0"),
-        *((b"%cXYZ" % letter, xyz(column)) for letter, column in zip(b"rgb", columns, strict=True)),
-        *((b"%cTRC" % letter, curve) for letter in b"rgb"),
-    ]
-    return _profile(b"RGB ", tags)
-
-
-def gray_profile(gamma: float) -> bytes:
-    curve = b"curv" + bytes(4) + struct.pack(">IH", 1, round(gamma * 256)) + bytes(2)
-    return _profile(
-        b"GRAY", [(b"desc", b"desc" + bytes(4) + struct.pack(">I", 5) + b"gray\0" + bytes(78)), (b"kTRC", curve)]
-    )
-
-
-def _profile(space: bytes, tags: list[tuple[bytes, bytes]]) -> bytes:
-    table, body, offset = b"", b"", 128 + 4 + 12 * len(tags)
-    for name, data in tags:
-        padded = data + bytes(-len(data) % 4)
-        table += name + struct.pack(">II", offset, len(data))
-        body, offset = body + padded, offset + len(padded)
-    head = bytearray(128)
-    head[0:4], head[8:12] = struct.pack(">I", offset), b"\x02\x40\0\0"
-    head[12:24], head[36:40] = b"mntr" + space + b"XYZ ", b"acsp"
-    head[68:80] = struct.pack(">iii", round(0.9642 * 65536), 65536, round(0.8249 * 65536))
-    return bytes(head) + struct.pack(">I", len(tags)) + table + body
-
-
-def deep_array(channels: int, height: int = 16, width: int = 400) -> np.ndarray:
-    count = height * width * channels
-    return np.linspace(0, 65535, count).astype(np.uint16).reshape(height, width, channels)
 
 
 # --- what is read, and how it looks afterwards -------------------------------------------------------------------
@@ -200,6 +153,51 @@ def test_names_of_all_alphabets_and_a_wrong_suffix(tmp_path: Path) -> None:
     path = tmp_path / "Äpfel 写真 🌳.png"
     Image.fromarray(photo_array()).save(path, format="JPEG")
     assert read_photo(path).format == "JPEG"
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        ("a.jpg", np.uint8),
+        ("a.png", np.uint8),
+        ("gray.png", np.uint8),
+        ("deep.png", np.uint16),
+        ("deep.tif", np.uint16),
+        ("swapped.tif", np.uint16),
+        ("profiled.tif", np.uint16),
+        ("float.tif", np.float32),
+    ],
+)
+def test_samples_are_as_deep_as_the_file_and_may_be_written_over(tmp_path: Path, name: str, dtype: type) -> None:
+    path, deep = tmp_path / name, deep_array(3, 6, 8)
+    if name == "deep.png":
+        path.write_bytes(png16.encode(deep))
+    elif name.endswith("tif"):
+        array = deep / np.float32(65535) if name == "float.tif" else deep
+        profile = matrix_profile(ADOBE_RGB, 2.2) if name == "profiled.tif" else None
+        order = ">" if name == "swapped.tif" else "<"
+        tifffile.imwrite(path, array, photometric="rgb", byteorder=order, iccprofile=profile)
+    else:
+        Image.fromarray(photo_array()).convert("L" if name == "gray.png" else "RGB").save(path)
+    photo = read_photo(path)
+    assert photo.samples.dtype == dtype
+    assert photo.samples.dtype.isnative
+    assert photo.samples.flags.c_contiguous
+    assert photo.samples.flags.writeable
+    assert photo.pixels.dtype == np.float32
+    assert photo.pixels.max() <= 1
+
+
+def test_exif_names_the_sides_of_the_upright_picture(tmp_path: Path) -> None:
+    for orientation, expected in ((1, (36, 24)), (3, (36, 24)), (6, (24, 36)), (8, (24, 36))):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        exif.get_ifd(0x8769).update({0xA002: 36, 0xA003: 24})
+        photo = read_photo(as_file(tmp_path / "a.jpg", Image.fromarray(photo_array()), exif=exif))
+        kept = Image.Exif()
+        kept.load(photo.exif or b"")
+        details = kept.get_ifd(0x8769)
+        assert (details[0xA002], details[0xA003]) == expected == photo.samples.shape[1::-1]
 
 
 # --- 16 bits -----------------------------------------------------------------------------------------------------
@@ -407,10 +405,6 @@ def test_raw_files_of_cameras_are_rejected_and_not_taken_for_their_preview(tmp_p
 # --- colour profiles ---------------------------------------------------------------------------------------------
 
 
-def srgb_profile() -> bytes:
-    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-
-
 def test_an_srgb_profile_changes_nothing(tmp_path: Path) -> None:
     photo = read_photo(as_file(tmp_path / "a.png", Image.fromarray(photo_array()), icc_profile=srgb_profile()))
     assert np.array_equal(to_uint8(photo.pixels), photo_array())
@@ -490,22 +484,6 @@ def test_cmyk_with_profile_uses_it(tmp_path: Path) -> None:
     assert photo.history == ("icc test inks->srgb", "cmyk->srgb")
     # The profile says that every colour is Lab (50, 0, 0), a middle gray of 119 in sRGB.
     assert np.abs(to_uint8(photo.pixels).astype(int) - 119).max() <= 2
-
-
-def cmyk_profile() -> bytes:
-    """An output profile whose only table maps all inks to Lab (50, 0, 0): lut8Type of ICC.1:2001-04, 6.5.8."""
-    identity = b"".join(struct.pack(">i", 65536 if index in (0, 4, 8) else 0) for index in range(9))
-    ramp = bytes(range(256))
-    table = bytes([128, 128, 128]) * 2**4
-    lut = b"mft1" + bytes(4) + bytes([4, 3, 2, 0]) + identity + ramp * 4 + table + ramp * 3
-    name = b"test inks\0"
-    tags = [
-        (b"desc", b"desc" + bytes(4) + struct.pack(">I", len(name)) + name + bytes(78)),
-        *((tag, lut) for tag in (b"A2B0", b"A2B1", b"A2B2")),
-    ]
-    profile = bytearray(_profile(b"CMYK", tags))
-    profile[12:16], profile[20:24] = b"prtr", b"Lab "
-    return bytes(profile)
 
 
 # --- several pictures in one file --------------------------------------------------------------------------------
@@ -702,96 +680,7 @@ def test_damaged_real_files_are_a_photo_or_rejected(tmp_path: Path, data: st.Dat
     assert photo.pixels.max() <= 1
 
 
-# --- writing -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("suffix", [".png", ".tif", ".TIFF"])
-@pytest.mark.parametrize("bit_depth", [8, 16])
-@pytest.mark.parametrize("with_alpha", [False, True])
-def test_lossless_round_trip(tmp_path: Path, suffix: str, bit_depth: int, with_alpha: bool) -> None:
-    top = 2**bit_depth - 1
-    levels = RNG.integers(0, top + 1, (11, 13, 4))
-    alpha = (levels[..., 3] / top).astype(np.float32) if with_alpha else None
-    path = tmp_path / f"a{suffix}"
-    write_photo(path, (levels[..., :3] / top).astype(np.float32), alpha=alpha, bit_depth=bit_depth)
-    photo = read_photo(path)
-    assert photo.bit_depth == bit_depth
-    assert np.array_equal(np.rint(photo.pixels * top), levels[..., :3])
-    assert (photo.alpha is not None) == with_alpha
-    if photo.alpha is not None:
-        assert np.array_equal(np.rint(photo.alpha * top), levels[..., 3])
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == [path.name]
-
-
-@pytest.mark.parametrize(
-    ("suffix", "bit_depth"), [(".png", 8), (".jpg", 8), (".tif", 8), (".webp", 8), (".png", 16), (".tif", 16)]
-)
-def test_profile_and_exif_are_embedded(tmp_path: Path, suffix: str, bit_depth: int) -> None:
-    exif = Image.Exif()
-    exif[0x010F] = "Maker"
-    path = tmp_path / f"a{suffix}"
-    pixels = photo_array().astype(np.float32) / 255
-    write_photo(path, pixels, bit_depth=bit_depth, icc=srgb_profile(), exif=exif.tobytes())
-    photo = read_photo(path)
-    assert photo.icc == srgb_profile()
-    assert photo.exif is not None
-    kept = Image.Exif()
-    kept.load(photo.exif)
-    assert kept[0x010F] == "Maker"
-
-
-def test_a_photo_survives_reading_and_writing_with_its_exif(tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    exif.get_ifd(0x8769)[0x9003] = "2024:05:01 10:00:00"
-    exif.get_ifd(0x8825)[1] = "N"
-    first = as_file(tmp_path / "a.jpg", Image.fromarray(photo_array()), exif=exif)
-    photo = read_photo(first)
-    for suffix in (".jpg", ".png", ".tif", ".webp"):
-        write_photo(tmp_path / f"b{suffix}", photo.pixels, exif=photo.exif)
-        again = read_photo(tmp_path / f"b{suffix}")
-        assert again.history == ()  # upright already, so nothing turns it twice
-        assert again.pixels.shape == photo.pixels.shape
-        with Image.open(tmp_path / f"b{suffix}") as image:
-            assert image.getexif().get_ifd(0x8769)[0x9003] == "2024:05:01 10:00:00"
-            assert image.getexif().get_ifd(0x8825)[1] == "N"
-
-
-def test_jpeg_lays_transparency_over_white(tmp_path: Path) -> None:
-    write_photo(tmp_path / "a.jpg", np.zeros((8, 8, 3)), alpha=np.full((8, 8), 0.25))
-    assert read_photo(tmp_path / "a.jpg").pixels[4, 4].tolist() == pytest.approx([0.75] * 3, abs=0.01)
-
-
-def test_writing_refuses_what_cannot_be_kept(tmp_path: Path) -> None:
-    pixels = np.zeros((4, 4, 3), np.float32)
-    with pytest.raises(BadInput, match=r"\.gif"):
-        write_photo(tmp_path / "a.gif", pixels)
-    with pytest.raises(BadInput, match="JPEG with 16 bits"):
-        write_photo(tmp_path / "a.jpg", pixels, bit_depth=16)
-    with pytest.raises(BadInput, match="12 bits"):
-        write_photo(tmp_path / "a.png", pixels, bit_depth=12)
-    with pytest.raises(BadInput, match="20000 x 1 pixels as WEBP"):
-        write_photo(tmp_path / "a.webp", np.zeros((1, 20_000, 3)))
-    with pytest.raises(ValueError, match=r"expected \(H, W, 3\)"):
-        write_photo(tmp_path / "a.png", np.zeros((3, 4, 4)))
-    with pytest.raises(ValueError, match="alpha of shape"):
-        write_photo(tmp_path / "a.png", pixels, alpha=np.zeros((4, 5)))
-    with pytest.raises(ValueError, match="nan"):
-        write_photo(tmp_path / "a.png", np.full((4, 4, 3), np.nan))
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_the_same_picture_gives_the_same_bytes(tmp_path: Path) -> None:
-    pixels = RNG.random((9, 9, 3))
-    for name, depth in (("png", 8), ("png", 16), ("tif", 8), ("tif", 16), ("jpg", 8), ("webp", 8)):
-        write_photo(tmp_path / f"a.{name}", pixels, bit_depth=depth)
-        write_photo(tmp_path / f"b.{name}", pixels, bit_depth=depth)
-        assert (tmp_path / f"a.{name}").read_bytes() == (tmp_path / f"b.{name}").read_bytes()
-
-
-def test_rounding_goes_to_the_nearest_level_and_clips() -> None:
-    assert to_uint8(np.array([-1, 0, 0.4 / 255, 0.6 / 255, 254.4 / 255, 1, 7])).tolist() == [0, 0, 0, 1, 254, 255, 255]
-    assert np.array_equal(to_uint8(np.arange(256, dtype=np.float32) / np.float32(255)), np.arange(256))
+# --- our own files ----------------------------------------------------------------------------------------------------
 
 
 def test_own_png_files(tmp_path: Path) -> None:

@@ -131,6 +131,21 @@ def test_a_profile_itself_cannot_be_overridden(params_file: Path) -> None:
             ["train.retoucher.batch=99", "train.retoucher.slots=2", "train.retoucher.rollout=49"],
             "above slots x rollout = 98",
         ),
+        (
+            ["train.retoucher.reward.succes_bonus=[1,1]"],
+            "unknown strategy 'succes_bonus', expected some of reference_distance, score_difference, step_penalty, ",
+        ),
+        (
+            ["train.retoucher.reward.reference_distance=[1,0]", "train.retoucher.reward.score_difference=[1,0]"],
+            "nothing at last pays for a better photo",
+        ),
+        (["train.retoucher.reward.step_penalty=[-1,1]"], "reward.step_penalty[0] = -1 (int): expected a number from 0"),
+        (["train.retoucher.reward.success_margin=0"], "reward.success_margin = 0 (int): expected a number above 0"),
+        (["train.retoucher.algorithm=ddpg"], "expected one of ppo, dqn"),
+        (
+            ["train.retoucher.algorithm=dqn", "train.retoucher.dqn_buffer=1000"],
+            "slots x rollout = 1024 is above dqn_buffer = 1000",
+        ),
         (["systems.retoucher=juror"], "the same name on both sides"),
         (["systems.painter=painter"], "there is no section train.painter"),
         (

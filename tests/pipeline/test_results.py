@@ -81,3 +81,77 @@ def test_unfinished_metrics_do_not_crash(metrics: dict[str, Any]) -> None:
     assert results_text(metrics)
     assert shown(metrics)
     assert strongest_baseline(metrics) is None
+
+
+def test_what_knows_the_original_is_no_baseline(metrics: dict[str, Any]) -> None:
+    metrics["rows"]["oracle"] = {"psnr": interval(40.0), "n": 48}
+    assert strongest_baseline(metrics) == "oracle"
+    metrics["upper_bounds"] = ["oracle"]
+    assert strongest_baseline(metrics) == "greedy [one step]"
+    text = results_text(metrics)
+    assert "so an upper bound and no rival: oracle" in text
+    assert "strongest baseline: greedy [one step]" in text
+    # What was found pair by pair counts more than means over different pairs.
+    metrics["strongest"] = "clahe"
+    assert strongest_baseline(metrics) == "clahe"
+    metrics["strongest"] = "unheard of"
+    assert strongest_baseline(metrics) == "greedy [one step]"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "beats", "verdict"),
+    [
+        (0.1, 0.5, True, "search beats the policy: "),
+        (-0.1, 0.5, False, "search does not beat the policy: "),
+        (-0.5, -0.1, False, "the policy beats search: "),
+    ],
+)
+def test_the_table_says_whether_search_beats_the_policy(
+    metrics: dict[str, Any], low: float, high: float, beats: bool, verdict: str
+) -> None:
+    lead = {"mean": (low + high) / 2, "low": low, "high": high}
+    colour = {"mean": -0.25, "low": -0.5, "high": 0.0}
+    found = {"search": "beam", "n": 48, "psnr": lead, "delta_e": colour, "beats": beats}
+    line = next(line for line in results_text(metrics | {"search_beats_policy": found}).splitlines() if "beam" in line)
+    assert line == (
+        f"{verdict}beam minus policy {(low + high) / 2:+.2f} [{low:+.2f}, {high:+.2f}] dB, "
+        "ΔE00 -0.25 [-0.50, +0.00], on the same 48 pairs"
+    )
+    assert "beam" not in results_text(metrics | {"search_beats_policy": None})
+
+
+def test_rows_on_a_part_of_the_pairs_are_pointed_out(metrics: dict[str, Any]) -> None:
+    for row in metrics["rows"].values():
+        row["n"] = 336
+    assert "fewer pairs" not in results_text(metrics)
+    metrics["rows"]["clahe"]["n"] = 48
+    text = results_text(metrics)
+    assert "fewer pairs" in text
+    assert next(line for line in text.splitlines() if line.startswith("clahe")).split()[-2] == "48"
+
+
+def test_many_columns_and_long_names_fit_a_terminal(metrics: dict[str, Any]) -> None:
+    names = ("unchanged", "worsened", "juror_gain", "clean_delta_e", "steps", "ssim")
+    for row in metrics["rows"].values():
+        row.update({name: interval(0.61) for name in names} | {"hack_gap": 0.12, "n": 336})
+    metrics["rows"]["an upper bound with a long name"] = metrics["rows"]["clahe"]
+    lines = shown(metrics, width=100).splitlines()
+    assert max(map(len, lines)) <= 100
+    # Nothing is cut short: the only dots stand between the ends of an interval.
+    assert not [line for line in lines if "… " in line or line.rstrip().endswith("…")]
+    assert sum(line.split()[:1] == ["clahe"] for line in lines) == 2
+    text = "\n".join(lines)
+    assert text.count("retoucher on the test split") == text.count("strongest baseline") == 1
+    for title in ("hack", "pairs", "clean", "juror", "SSIM", "wall"):
+        assert title in text
+
+
+def test_order_title_and_notes_can_be_given(metrics: dict[str, Any]) -> None:
+    order = ["clahe", "retoucher", "gray-world"]
+    lines = results_text(
+        metrics | {"order": [*order, "gone"], "title": "by fault", "notes": ["a preview"]}
+    ).splitlines()
+    assert lines[0] == "by fault"
+    assert [next(name for name in order if line.startswith(name)) for line in lines[2:5]] == order
+    assert lines[5] == "strongest baseline: greedy [one step]"
+    assert lines[-1] == "a preview"

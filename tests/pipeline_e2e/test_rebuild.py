@@ -152,7 +152,7 @@ def test_an_experiment_with_another_learning_rate_changes_the_training_only(chec
     assert "Running stage 'train@retoucher'" in run.stdout
     assert "Running stage 'resize'" not in run.stdout
     assert "lr" in checkout.dvc("params", "diff").stdout
-    assert "settings.lr" in checkout.dvc("metrics", "diff").stdout
+    assert "settings.reinforcement.lr" in checkout.dvc("metrics", "diff").stdout
     checkout.dvc("repro", "--quiet")
     difference = checkout.dvc("metrics", "diff").stdout
     assert "rows.retoucher" in difference

@@ -8,7 +8,7 @@ Fields have no defaults: params.yaml is the only place with values.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -41,6 +41,7 @@ __all__ = [
     "Photos",
     "Resize",
     "RetoucherBenchmark",
+    "RetoucherReward",
     "RetoucherRobustness",
     "RetoucherTrain",
     "RetoucherValidate",
@@ -48,6 +49,7 @@ __all__ = [
     "Train",
     "Validate",
     "describe",
+    "extractor_problem",
     "load_params",
     "parse_override",
     "profile_overrides",
@@ -58,6 +60,13 @@ PARAMS_FILE = Path("params.yaml")
 Share = Annotated[Real, Field(gt=0, le=1)]
 ShareInterval = Annotated[tuple[Share, Share], LIST_AS_TUPLE]
 Shares = Annotated[tuple[Share, ...], Field(min_length=1, max_length=16), LIST_AS_TUPLE]
+FirstAndLast = Annotated[tuple[Annotated[Real, Field(ge=0, le=1)], Annotated[Real, Field(ge=0, le=1)]], LIST_AS_TUPLE]
+FaultKind = Literal[
+    "exposure", "temperature", "tint", "contrast", "saturation", "gamma", "noise", "blur", "jpeg"
+]  # fmt: skip
+FaultKinds = Annotated[tuple[FaultKind, ...], Field(min_length=1), LIST_AS_TUPLE]
+Weight = Annotated[Real, Field(ge=0, le=1_000)]
+Weights = Annotated[tuple[Weight, Weight], LIST_AS_TUPLE]
 Channels = Annotated[
     tuple[Annotated[int, Field(ge=1, le=4096)], ...], Field(min_length=1, max_length=12), LIST_AS_TUPLE
 ]
@@ -189,6 +198,10 @@ class Degrade(Section):
         ge=0,
         lt=1,
     )
+    kinds: FaultKinds = knob(
+        "Which faults there are; leave out those that your photos never have, and the others are mended better.",
+        stages=("degrade-split", "train@retoucher"),
+    )
     writers: int = knob(
         "Threads that write the pictures; it changes the speed and never the result.",
         stages="degrade-split",
@@ -200,12 +213,27 @@ class Degrade(Section):
     @model_validator(mode="after")
     def _faults_are_ordered(self) -> Self:
         _at_most("faults_min", self.faults_min, "faults_max", self.faults_max)
+        repeated = sorted({kind for kind in self.kinds if self.kinds.count(kind) > 1})
+        if repeated:
+            raise ValueError(f"kinds: {', '.join(repeated)} more than once; name every kind once")
         return self
 
 
 class Juror(Section):
-    """The default juror: an ensemble that learns which of two versions of a photo is the better one."""
+    """Who scores photos: an ensemble that learns which of two versions is the better one, or a SigLIP network."""
 
+    kind: Literal["rank", "siglip"] = knob(
+        "`rank` is trained here on the train split; `siglip` is a pretrained network, slow without a GPU.",
+        stages="juror",
+    )
+    siglip_model: str = knob(
+        "Hub name (google/siglip-so400m-patch14-384) or folder of the SigLIP network; only for kind siglip.",
+        stages="juror",
+    )
+    siglip_head: str = knob(
+        "Safetensors file, or hub name, with the linear layers that make a score of it; only for kind siglip.",
+        stages="juror",
+    )
     size: int = knob(
         "Side of the square at which the juror looks at a photo; larger sees finer faults and is slower.",
         stages=("juror", "juror-score"),
@@ -221,7 +249,7 @@ class Juror(Section):
         le=64,
     )
     ladders: int = knob(
-        "Photos that are made worse step by step for training; more help until the photos run out of variety.",
+        "Photos that are shown in versions from good to bad for training; more help until photos run out of variety.",
         stages="juror",
         unit="ladders",
         ge=1,
@@ -263,6 +291,28 @@ class Juror(Section):
         le=4,
     )
 
+    adversarial_rounds: int = knob(
+        "Times that adversaries look for pictures that score too high and the juror learns from them; 0 trusts it.",
+        stages="juror",
+        unit="rounds",
+        ge=0,
+        le=1_000,
+    )
+    spread_penalty: Real = knob(
+        "What each point of disagreement between members costs in rewards and searches; higher stays with the known.",
+        stages="juror",
+        unit="x spread",
+        ge=0,
+        le=100,
+    )
+
+    @model_validator(mode="after")
+    def _siglip_is_named(self) -> Self:
+        for key in ("siglip_model", "siglip_head"):
+            if self.kind == "siglip" and not getattr(self, key):
+                raise ValueError(f"{key} is empty with kind = siglip: expected a hub name or a local path")
+        return self
+
 
 class RetoucherValidate(Section):
     """Where the gate in front of the retoucher's training draws its lines."""
@@ -296,6 +346,61 @@ class Validate(Section):
     retoucher: RetoucherValidate
 
 
+class RetoucherReward(Section):
+    """What pays for an edit: the weight of each strategy at the beginning and at the end of learning by reward."""
+
+    reference_distance: Weights = knob(
+        "Weight of coming closer to what was meant, at first and at last; no juror is asked, so it cannot be cheated.",
+        stages="train@retoucher",
+        unit="x reward",
+    )
+    score_difference: Weights = knob(
+        "Weight of the rise of the juror's score, at first and at last; five points count as a full scale of error.",
+        stages="train@retoucher",
+        unit="x reward",
+    )
+    step_penalty: Weights = knob(
+        "How often `step_cost` is charged for an edit, at first and at last; 0 makes edits free.",
+        stages="train@retoucher",
+        unit="x step_cost",
+    )
+    success_bonus: Weights = knob(
+        "Bonus while the juror's score is `success_margin` above the first one; taken back when it falls again.",
+        stages="train@retoucher",
+        unit="reward",
+    )
+    sigmoid_bonus: Weights = knob(
+        "The same bonus with a soft edge, which also says in which direction success lies.",
+        stages="train@retoucher",
+        unit="reward",
+    )
+    success_margin: Real = knob(
+        "How far the score has to rise before it counts as success; above 0, or leaving a photo alone would be one.",
+        stages="train@retoucher",
+        unit="points",
+        gt=0,
+        le=10,
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _strategies_are_known(cls, tree: Any) -> Any:
+        unknown = [] if not isinstance(tree, dict) else [name for name in tree if name not in cls.model_fields]
+        if unknown:
+            known = list(cls.model_fields)
+            near = suggestion(str(unknown[0]), known)
+            raise ValueError(f"unknown strategy {unknown[0]!r}, expected some of {', '.join(known)}{near}")
+        return tree
+
+    @model_validator(mode="after")
+    def _something_pays(self) -> Self:
+        quality = (self.reference_distance, self.score_difference, self.success_bonus, self.sigmoid_bonus)
+        for when, place in (("at first", 0), ("at last", 1)):
+            if not any(weights[place] for weights in quality):
+                raise ValueError(f"nothing {when} pays for a better photo; raise a weight other than step_penalty")
+        return self
+
+
 class RetoucherTrain(Section):
     """How the retoucher learns: first a planner by example, then by trial and reward (PPO)."""
 
@@ -325,8 +430,20 @@ class RetoucherTrain(Section):
         stages="train@retoucher",
         unit="share of the range",
     )
+    extractor: Literal["cnn", "resnet18", "resnet50"] = knob(
+        "What the retoucher looks at a photo with: its own small network, or a ResNet, which knows more and is slower.",
+        stages="train@retoucher",
+    )
+    extractor_weights: str = knob(
+        "First weights of a ResNet: hub name (microsoft/resnet-18), folder, or `random`; leave it empty for cnn.",
+        stages="train@retoucher",
+    )
+    extractor_trainable: Literal["frozen", "last", "all"] = knob(
+        "Which part of a ResNet learns: nothing, its last stage, or all; less is quicker and forgets less.",
+        stages="train@retoucher",
+    )
     widths: Channels = knob(
-        "Channels of the convolutions that look at a photo; wider ones need more photos and time.",
+        "Channels of the convolutions of extractor cnn; wider ones need more photos and time.",
         stages="train@retoucher",
         unit="channels",
     )
@@ -343,6 +460,27 @@ class RetoucherTrain(Section):
         unit="scenes",
         ge=0,
         le=1_000_000,
+    )
+    full_range_share: Real = knob(
+        "Share of scenes whose black and white are moved to the ends, as in whole photos; for crops and flat scans.",
+        stages="train@retoucher",
+        unit="share of scenes",
+        ge=0,
+        le=1,
+    )
+    crops: int = knob(
+        "Random crops of each train photo that join the photos: more scenes to learn from, which see fewer whole ones.",
+        stages="train@retoucher",
+        unit="crops per photo",
+        ge=0,
+        le=10_000,
+    )
+    crop_share: Real = knob(
+        "Share of fresh episodes that begin with such a crop; they teach it not to trust every histogram.",
+        stages="train@retoucher",
+        unit="share of episodes",
+        ge=0,
+        lt=1,
     )
     stored_share: Real = knob(
         "Share of episodes that begin with a stored pair, the rest with a fresh draw; stored ones include compression.",
@@ -379,12 +517,30 @@ class RetoucherTrain(Section):
         gt=0,
         le=10_000,
     )
+    oracle_images: int = knob(
+        "Views that the greedy oracle prices between planner and reward, every action of each; 0 leaves it out.",
+        stages="train@retoucher",
+        unit="views",
+        ge=0,
+        le=10**12,
+    )
+    algorithm: Literal["ppo", "dqn"] = knob(
+        "How edits are learned from reward: PPO from what it just tried, DQN from a memory of edits.",
+        stages="train@retoucher",
+    )
     slots: int = knob(
         "Photos that are edited side by side; more use the processor better and need more memory.",
         stages="train@retoucher",
         unit="photos",
         ge=1,
         le=65_536,
+    )
+    juror_workers: int = knob(
+        "Processes that score pictures while training; 0 scores in the training's own, more pay off for a slow juror.",
+        stages="train@retoucher",
+        unit="processes",
+        ge=0,
+        le=256,
     )
     ppo_steps: int = knob(
         "Edits that are tried in all while learning by reward; 0 stops after the planner, more take longer.",
@@ -414,10 +570,23 @@ class RetoucherTrain(Section):
         ge=1,
         le=1_000_000,
     )
+    plan_lr_scale: Real = knob(
+        "The plan's learning rate after the planner, as a multiple of `lr` x `lr_scale`; 0 keeps it as it was taught.",
+        stages="train@retoucher",
+        unit="x lr",
+        ge=0,
+        le=10_000,
+    )
     gamma: Real = knob(
         "Discount of later rewards; 1 counts the finished photo in full, lower prefers quick gains.",
         stages="train@retoucher",
         gt=0,
+        le=1,
+    )
+    gae_lambda: Real = knob(
+        "How far PPO trusts the rewards that came (1) over what its critic expected (0); lower is steadier and biased.",
+        stages="train@retoucher",
+        ge=0,
         le=1,
     )
     clip: Real = knob(
@@ -426,11 +595,37 @@ class RetoucherTrain(Section):
         gt=0,
         lt=1,
     )
+    sharpness: Real = knob(
+        "How decidedly the policy follows its prices when lessons and reward begin; higher tries fewer poor edits.",
+        stages="train@retoucher",
+        unit="per reward",
+        gt=0,
+        le=1_000_000,
+    )
     entropy: Real = knob(
         "Reward for staying undecided; higher explores longer, too high never settles.",
         stages="train@retoucher",
         ge=0,
         le=10,
+    )
+    dqn_buffer: int = knob(
+        "Edits that DQN remembers, at least slots x rollout; one takes 40 kB at a view of 64 px, 86 kB at 96 px.",
+        stages="train@retoucher",
+        unit="edits",
+        ge=1,
+        le=100_000_000,
+    )
+    dqn_target_every: int = knob(
+        "Edits between two copies of DQN's network to the one that it learns towards; more is slower and steadier.",
+        stages="train@retoucher",
+        unit="edits",
+        ge=1,
+        le=10**9,
+    )
+    dqn_exploration: FirstAndLast = knob(
+        "Share of random edits while DQN learns, at first and at last; more finds more and spoils more photos.",
+        stages="train@retoucher",
+        unit="share of edits",
     )
     step_cost: Real = knob(
         "Price of each edit in reward; higher teaches shorter recipes.",
@@ -439,13 +634,7 @@ class RetoucherTrain(Section):
         ge=0,
         le=10,
     )
-    juror_share: Real = knob(
-        "Share of the juror's score in the reward, the rest is closeness to the original; 0 leaves taste out.",
-        stages="train@retoucher",
-        unit="share of reward",
-        ge=0,
-        le=1,
-    )
+    reward: RetoucherReward
     validate_every: int = knob(
         "PPO updates between two looks at the validation photos, from which the best weights are kept.",
         stages="train@retoucher",
@@ -453,10 +642,26 @@ class RetoucherTrain(Section):
         ge=1,
         le=1_000_000,
     )
+    shown_episodes: int = knob(
+        "Validation photos that pictures of every look and a video of the result show; 0 shows none.",
+        stages="train@retoucher",
+        unit="photos",
+        ge=0,
+        le=64,
+    )
+
+    @model_validator(mode="after")
+    def _extractor_fits_its_weights(self) -> Self:
+        problem = extractor_problem(self.extractor, self.extractor_weights, self.extractor_trainable)
+        if problem:
+            raise ValueError(problem)
+        return self
 
     @model_validator(mode="after")
     def _batch_fits_the_rollout(self) -> Self:
         _at_most("batch", self.batch, "slots x rollout", self.slots * self.rollout)
+        if self.algorithm == "dqn":
+            _at_most("slots x rollout", self.slots * self.rollout, "dqn_buffer", self.dqn_buffer)
         return self
 
 
@@ -489,6 +694,13 @@ class RetoucherBenchmark(Section):
         unit="photos",
         ge=0,
         le=1_000,
+    )
+    regressor_images: int = knob(
+        "Faulty pictures that the regressor, a baseline, learns from; fair is what the planner gets, 0 leaves it out.",
+        stages="benchmark@retoucher",
+        unit="pictures",
+        ge=0,
+        le=10**12,
     )
 
 
@@ -636,6 +848,20 @@ def _profile_problem(tree: Mapping[str, Any], name: str, changes: dict[str, Any]
         build(Params, with_overrides(tree, changes, where), source=where)
     except BadParams as error:
         return str(error)
+    return ""
+
+
+def extractor_problem(kind: str, weights: str, trainable: str) -> str:
+    """Say in one line what is wrong with the three parameters of the extractor together, or return nothing."""
+    if kind != "cnn" and not weights:
+        return (
+            f"extractor_weights is empty with extractor = {kind}: expected a hub name such as microsoft/resnet-"
+            f"{kind.removeprefix('resnet')}, a local folder, or random for a network that has learned nothing"
+        )
+    if kind == "cnn" and weights:
+        return f"extractor_weights = {weights!r} with extractor = cnn, which has none: expected nothing"
+    if kind == "cnn" and trainable != "all":
+        return f"extractor_trainable = {trainable!r} with extractor = cnn, which has no first weights: expected all"
     return ""
 
 

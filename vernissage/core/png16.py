@@ -5,10 +5,11 @@ Source: W3C, Portable Network Graphics (PNG) Specification, third edition: chunk
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
@@ -24,8 +25,8 @@ CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}
 """Colour type of the header -> samples per pixel: gray, RGB, gray with alpha, RGB with alpha."""
 
 _NONE, _SUB, _UP, _AVERAGE, _PAETH = range(5)
-# Rows that are unfiltered side by side: more make fewer and larger numpy calls, but take more memory.
-_BAND_ROWS = 1024
+# Rows that are filtered and packed at a time: more make fewer and larger numpy calls, but take more memory.
+_BAND_ROWS = 512
 # (first row, first column, row step, column step) of the seven passes of an interlaced picture.
 _ADAM7 = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
 
@@ -67,45 +68,62 @@ def decode(data: bytes) -> NDArray[np.uint16]:
     if header is None or header.depth != 16 or header.colour_type not in CHANNELS:
         raise RejectedImage("not a PNG with 16 bits per channel")
     channels = CHANNELS[header.colour_type]
-    filtered = b"".join(body for name, body in _chunks(data) if name == b"IDAT")
-    passes = _ADAM7 if header.interlaced else ((0, 0, 1, 1),)
-    sizes = [(-(-(header.height - p[0]) // p[2]), -(-(header.width - p[1]) // p[3])) for p in passes]
-    raw = _inflate(filtered, sum(h * (1 + w * channels * 2) for h, w in sizes if h > 0 and w > 0))
-    picture = np.zeros((header.height, header.width, channels), np.uint16)
-    offset = 0
-    for (row, column, row_step, column_step), (height, width) in zip(passes, sizes, strict=True):
-        if height <= 0 or width <= 0:
-            continue
-        length = height * (1 + width * channels * 2)
-        lines = np.frombuffer(raw, np.uint8, length, offset).reshape(height, -1)
-        samples = _unfilter(lines, bpp=channels * 2).view(">u2").reshape(height, width, channels)
-        picture[row::row_step, column::column_step] = samples
-        offset += length
+    chunks = _chunks(data)
+    inflated = _Inflated(body for name, body in chunks if name == b"IDAT")
+    picture = np.empty((header.height, header.width, channels), np.uint16)
+    for row, column, row_step, column_step in _ADAM7 if header.interlaced else ((0, 0, 1, 1),):
+        part = picture[row::row_step, column::column_step]
+        if part.size:
+            _decode_pass(inflated, part)
+    # Damage after the last pixel is damage, too.
+    inflated.drain()
     return picture
 
 
-def encode(
-    samples: NDArray[np.uint16], *, icc: bytes | None = None, exif: bytes | None = None, level: int = 1
-) -> bytes:
-    """Return (H, W, 1 to 4) uint16 samples as the bytes of a PNG file.
+def write(
+    file: IO[bytes],
+    samples: NDArray[np.uint16],
+    *,
+    icc: bytes | None = None,
+    exif: bytes | None = None,
+    xmp: bytes | None = None,
+    level: int = 1,
+) -> None:
+    """Write (H, W, 1 to 4) uint16 samples as a PNG file.
 
     Args:
+        file: Where to, opened for writing bytes.
         samples: Gray, gray with alpha, RGB, or RGB with alpha.
         icc: Colour profile to embed.
         exif: EXIF block, with or without its `Exif` prefix.
+        xmp: XMP packet, UTF-8.
         level: zlib's compression level; 6 takes four times as long as 1 and saves a twentieth of a photo.
     """
     height, width, channels = samples.shape
     colour_type = {count: number for number, count in CHANNELS.items()}[channels]
-    header = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
-    chunks = [_chunk(b"IHDR", header)]
+    file.write(SIGNATURE + _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)))
     if icc is not None:
-        chunks.append(_chunk(b"iCCP", b"icc\0\0" + zlib.compress(icc, level)))
+        file.write(_chunk(b"iCCP", b"icc\0\0" + zlib.compress(icc, level)))
     if exif is not None:
-        chunks.append(_chunk(b"eXIf", exif.removeprefix(b"Exif\0\0")))
-    lines = samples.astype(">u2").view(np.uint8).reshape(height, -1)
-    chunks.append(_chunk(b"IDAT", zlib.compress(_filter(lines, bpp=channels * 2).tobytes(), level)))
-    return SIGNATURE + b"".join(chunks) + _chunk(b"IEND", b"")
+        file.write(_chunk(b"eXIf", exif.removeprefix(b"Exif\0\0")))
+    if xmp is not None:
+        # Keyword, no compression, neither language nor translated keyword, text (XMP specification, part 3, 1.1.5).
+        file.write(_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp))
+    packer = zlib.compressobj(level)
+    above = np.zeros((1, width * channels * 2), np.uint8)
+    for start in range(0, height, _BAND_ROWS):
+        lines = samples[start : start + _BAND_ROWS].astype(">u2").view(np.uint8).reshape(-1, above.shape[1])
+        if packed := packer.compress(_filter(lines, above, bpp=channels * 2)):
+            file.write(_chunk(b"IDAT", packed))
+        above = lines[-1:]
+    file.write(_chunk(b"IDAT", packer.flush()) + _chunk(b"IEND", b""))
+
+
+def encode(samples: NDArray[np.uint16], *, icc: bytes | None = None, exif: bytes | None = None) -> bytes:
+    """Return what `write` would write."""
+    file = io.BytesIO()
+    write(file, samples, icc=icc, exif=exif)
+    return file.getvalue()
 
 
 def _chunk(name: bytes, body: bytes) -> bytes:
@@ -130,41 +148,68 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         offset = end
 
 
-def _inflate(data: bytes, expected: int) -> bytes:
-    # The limit keeps a small file from unpacking into more than its header promised.
-    try:
-        raw = zlib.decompressobj().decompress(data, expected)
-    except zlib.error as error:
-        raise RejectedImage(f"damaged PNG: {error}") from error
-    if len(raw) < expected:
+class _Inflated:
+    """Unpacks the picture's data piece by piece, never more of it than is asked for.
+
+    Thus a small file cannot fill the memory with more than its header promised.
+    """
+
+    def __init__(self, bodies: Iterator[bytes]) -> None:
+        self._bodies, self._packed, self._unpacker = bodies, b"", zlib.decompressobj()
+
+    def read(self, count: int) -> bytes:
+        """Return that many bytes.
+
+        Raises:
+            RejectedImage: The data is damaged or shorter.
+        """
+        parts, missing = [], count
+        while missing > 0:
+            while not self._packed:
+                self._packed = self._next_body()
+            try:
+                parts.append(self._unpacker.decompress(self._packed, missing))
+            except zlib.error as error:
+                raise RejectedImage(f"damaged PNG: {error}") from error
+            missing -= len(parts[-1])
+            self._packed = self._unpacker.unconsumed_tail
+        return b"".join(parts)
+
+    def _next_body(self) -> bytes:
+        for body in self._bodies:
+            return body
         raise RejectedImage("truncated PNG: fewer pixels than the header promises")
-    return raw
+
+    def drain(self) -> None:
+        """Check the rest of the file without unpacking it."""
+        for _ in self._bodies:
+            pass
 
 
-def _unfilter(lines: NDArray[np.uint8], bpp: int) -> NDArray[np.uint8]:
-    """Return (H, row bytes) from (H, 1 + row bytes), undoing the filter that the first byte of each row names."""
-    types, coded = lines[:, 0], lines[:, 1:].reshape(len(lines), -1, bpp)
+def _decode_pass(inflated: _Inflated, part: NDArray[np.uint16]) -> None:
+    height, width, channels = part.shape
+    above = np.zeros((width, channels * 2), np.uint8)
+    for start in range(0, height, _BAND_ROWS):
+        rows = min(_BAND_ROWS, height - start)
+        coded = np.frombuffer(inflated.read(rows * (1 + above.size)), np.uint8).reshape(rows, -1)
+        plain = _unfilter(coded[:, 0], coded[:, 1:].reshape(rows, *above.shape), above)
+        part[start : start + rows] = plain.reshape(rows, -1).view(">u2").reshape(rows, width, channels)
+        above = plain[-1]
+
+
+def _unfilter(types: NDArray[np.uint8], coded: NDArray[np.uint8], above: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Undo the filter that each row's type names: (n, W, bytes per pixel), with the plain row above the first."""
     if types.max() > _PAETH:
         raise RejectedImage(f"damaged PNG: filter {types.max()} is unknown")
-    if types.max() <= _UP:
-        return _unfilter_rows(types, coded)
-    plain = np.empty_like(coded)
-    above = np.zeros(coded.shape[1:], np.uint8)
-    for start in range(0, len(coded), _BAND_ROWS):
-        band = slice(start, start + _BAND_ROWS)
-        plain[band] = _unfilter_band(types[band], coded[band], above)
-        above = plain[band][-1]
-    return plain.reshape(len(lines), -1)
-
-
-def _unfilter_rows(types: NDArray[np.uint8], coded: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    if types.max() > _UP:
+        return _unfilter_band(types, coded, above)
     plain = coded.copy()
     for row, kind in enumerate(types):
         if kind == _SUB:
             np.cumsum(coded[row], axis=0, dtype=np.uint8, out=plain[row])
-        elif kind == _UP and row > 0:
-            plain[row] += plain[row - 1]
-    return plain.reshape(len(coded), -1)
+        elif kind == _UP:
+            plain[row] += plain[row - 1] if row else above
+    return plain
 
 
 def _unfilter_band(types: NDArray[np.uint8], coded: NDArray[np.uint8], above: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -195,12 +240,13 @@ def _predict(
     return np.choose(kind, [zero, a, b, (a + b) >> 1, paeth]).astype(np.uint8)
 
 
-def _filter(lines: NDArray[np.uint8], bpp: int) -> NDArray[np.uint8]:
+def _filter(lines: NDArray[np.uint8], above: NDArray[np.uint8], bpp: int) -> bytes:
     # Of the two filters that are quick to undo, each row takes the one with the smaller sum of differences.
     sub, up = lines.copy(), lines.copy()
     sub[:, bpp:] -= lines[:, :-bpp]
+    up[:1] -= above
     up[1:] -= lines[:-1]
     cost_sub, cost_up = (np.abs(part.view(np.int8).astype(np.int16)).sum(axis=1) for part in (sub, up))
     take_up = (cost_up < cost_sub)[:, None]
     types = np.where(take_up, _UP, _SUB).astype(np.uint8)
-    return np.concatenate([types, np.where(take_up, up, sub)], axis=1)
+    return np.concatenate([types, np.where(take_up, up, sub)], axis=1).tobytes()

@@ -13,6 +13,7 @@ import tifffile
 
 from vernissage.core.decoders import check_size, unpack_tiff_segment
 from vernissage.core.errors import RejectedImage
+from vernissage.core.levels import as_floats
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,9 +21,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from vernissage.core.levels import Samples
+
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
-_TAG_NEW_SUBFILE_TYPE, _TAG_ORIENTATION, _TAG_EXIF, _TAG_DNG_VERSION = 254, 274, 34665, 50706
+_TAG_NEW_SUBFILE_TYPE, _TAG_ORIENTATION, _TAG_XMP, _TAG_EXIF, _TAG_DNG_VERSION = 254, 274, 700, 34665, 50706
 _UNSIGNED, _FLOAT = 1, 3
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
 _ASSOCIATED_ALPHA = 1
@@ -39,7 +42,8 @@ class DeepTiff:
     """A TIFF of more than 8 bits per channel.
 
     Attributes:
-        colour: (H, W, 1 or 3) float32 in [0, 1], as stored: not turned upright, not converted to sRGB.
+        colour: (H, W, 1 or 3) uint16 levels where the file has such, else float32 in [0, 1]; as stored: not turned
+            upright, not converted to sRGB.
         alpha: (H, W) float32 in [0, 1], or None.
         icc: Its colour profile, or None.
         orientation: EXIF orientation, 1 to 8.
@@ -48,7 +52,7 @@ class DeepTiff:
         notes: What was done to the values.
     """
 
-    colour: NDArray[np.float32]
+    colour: Samples
     alpha: NDArray[np.float32] | None
     icc: bytes | None
     orientation: int
@@ -77,16 +81,16 @@ def read(path: Path, max_pixels: int) -> DeepTiff | None:
         stored = _decode(page) if page.photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB) else None
         if stored is None:
             return None
-        samples, notes = _as_unit(stored, int(page.sampleformat), page.photometric == _WHITE_IS_ZERO)
+        samples, notes = _as_samples(stored, int(page.sampleformat), page.photometric == _WHITE_IS_ZERO)
         colours = 3 if page.photometric == _RGB else 1
         colour, alpha = samples[..., :colours], None
         if samples.shape[-1] > colours and page.extrasamples:
-            alpha = np.ascontiguousarray(samples[..., colours])
+            alpha = as_floats(samples[..., colours])
             if page.extrasamples[0] == _ASSOCIATED_ALPHA:
-                colour = np.clip(colour / np.maximum(alpha, 1e-6)[..., None], 0.0, 1.0)
+                colour = np.clip(as_floats(colour) / np.maximum(alpha, 1e-6)[..., None], 0.0, 1.0)
         tag = page.tags.get(_TAG_ORIENTATION)
         return DeepTiff(
-            colour=np.ascontiguousarray(colour, np.float32),
+            colour=np.ascontiguousarray(colour),
             alpha=alpha,
             icc=page.iccprofile,
             orientation=int(tag.value) if tag is not None and tag.value in range(1, 9) else 1,
@@ -96,16 +100,23 @@ def read(path: Path, max_pixels: int) -> DeepTiff | None:
         )
 
 
-def write(path: Path, samples: NDArray[np.uint16], *, icc: bytes | None, texts: dict[str, str]) -> None:
+def write(
+    path: Path, samples: NDArray[np.uint16], *, icc: bytes | None, xmp: bytes | None, texts: dict[str, str]
+) -> None:
     """Write (H, W, 3 or 4) uint16 RGB or RGB with alpha, losslessly packed.
 
     Args:
         path: Where to.
         samples: The picture.
         icc: Colour profile to embed.
+        xmp: XMP packet to embed.
         texts: `ImageDescription`, `Make`, `Model`, `DateTime`, `Artist`, `Copyright`; others are left out.
     """
-    tags = [(_TEXT_TAGS[name], "s", 0, text, True) for name, text in texts.items() if name in _TEXT_TAGS]
+    tags: list[tuple[int, str, int, str | bytes, bool]] = [
+        (_TEXT_TAGS[name], "s", 0, text, True) for name, text in texts.items() if name in _TEXT_TAGS
+    ]
+    if xmp is not None:
+        tags.append((_TAG_XMP, "B", len(xmp), xmp, True))
     tifffile.imwrite(
         path,
         samples,
@@ -176,14 +187,17 @@ def _known_to_tifffile(page: Any) -> bool:
     return True
 
 
-def _as_unit(samples: NDArray[Any], sample_format: int, inverted: bool) -> tuple[NDArray[np.float32], tuple[str, ...]]:
-    if sample_format == _UNSIGNED and samples.dtype.kind == "u":
-        unit = (samples / np.float64(np.iinfo(samples.dtype).max)).astype(np.float32)
-        notes: tuple[str, ...] = (f"{8 * samples.dtype.itemsize}-bit",)
-    elif sample_format == _FLOAT and samples.dtype.kind == "f":
-        unit, notes = _clip_floats(samples)
+def _as_samples(stored: NDArray[Any], sample_format: int, inverted: bool) -> tuple[Samples, tuple[str, ...]]:
+    if sample_format == _UNSIGNED and stored.dtype.kind == "u":
+        notes: tuple[str, ...] = (f"{8 * stored.dtype.itemsize}-bit",)
+        if stored.dtype.itemsize == 2:
+            samples = stored.astype(np.uint16, copy=False)
+            return (~samples if inverted else samples), notes
+        unit = (stored / np.float64(np.iinfo(stored.dtype).max)).astype(np.float32)
+    elif sample_format == _FLOAT and stored.dtype.kind == "f":
+        unit, notes = _clip_floats(stored)
     else:
-        raise RejectedImage(f"TIFF with {samples.dtype} samples: expected unsigned whole numbers or floats")
+        raise RejectedImage(f"TIFF with {stored.dtype} samples: expected unsigned whole numbers or floats")
     return (1 - unit if inverted else unit), notes
 
 

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich import box
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 _ABSENT = "–"
 _METHOD_WIDTH = 10
+_COLUMNS_SIDE_BY_SIDE = 7
 
 
 @dataclass(frozen=True)
@@ -36,32 +38,49 @@ class Column:
 
 # The field's usual order and writing; a metric that is not listed follows with its plain name.
 COLUMNS = (
+    Column("psnr_before", "input [dB]"),
     Column("psnr", "PSNR [dB] ↑", 1),
+    Column("gain", "gain [dB] ↑", 1),
     Column("delta_e", "ΔE00 ↓", -1),
     Column("ssim", "SSIM ↑", 1, digits=3),
     Column("improved", "improved ↑", 1, digits=0, percent=True),
+    Column("improved_large", "improved ≥4 ↑", 1, digits=0, percent=True),
     Column("unchanged", "unchanged", 0, digits=0, percent=True),
     Column("worsened", "worsened ↓", -1, digits=0, percent=True),
     Column("juror_gain", "juror gain ↑", 1),
+    Column("hack_gap", "hack gap ↓", -1),
     Column("clean_delta_e", "clean ΔE00 ↓", -1),
+    Column("clean_max", "clean max ↓", -1, digits=1),
+    Column("clean_over", "clean >3 ↓", -1, digits=0),
     Column("steps", "steps", 0, digits=1),
+    Column("n", "pairs", 0, digits=0),
+    Column("photos", "photos", 0, digits=0),
 )
 
 
-def results_table(metrics: Mapping[str, Any]) -> Table:
-    """Return the metrics of one system as a table; what a row does not have is shown as –."""
+def results_table(metrics: Mapping[str, Any]) -> Group:
+    """Return the metrics of one system as tables; what a row does not have is shown as –.
+
+    More columns than fit a terminal go on in a second table with the same rows.
+    """
     columns = _columns(metrics)
-    table = Table(
-        title=Text(_title(metrics), style="bold"), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
-    )
-    table.caption, table.caption_justify = Text("\n".join(_notes(metrics))), "left"
+    parts = max(1, math.ceil(len(columns) / _COLUMNS_SIDE_BY_SIDE))
+    size = max(1, math.ceil(len(columns) / parts))
+    tables = [_table(metrics, columns, columns[part * size : (part + 1) * size]) for part in range(parts)]
+    tables[0].title, tables[0].title_justify = Text(_title(metrics), style="bold"), "left"
+    tables[-1].caption, tables[-1].caption_justify = Text("\n".join(_notes(metrics))), "left"
+    return Group(*tables)
+
+
+def _table(metrics: Mapping[str, Any], columns: Sequence[Column], shown: Sequence[Column]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     # Text, not str: rich would read [dB] as a style.
     table.add_column("method", overflow="fold", min_width=_METHOD_WIDTH)
-    for column in columns:
+    for column in shown:
         table.add_column(Text(column.title.replace(" ", "\n", 1)), justify="right", no_wrap=True, vertical="top")
     own, others = _ordered_methods(metrics, columns)
     for method in [*own, *others]:
-        cells = [_stacked(metrics["rows"][method].get(column.key), column) for column in columns]
+        cells = [_stacked(metrics["rows"][method].get(column.key), column) for column in shown]
         style = "bold" if method in own else None
         table.add_row(Text(method), *cells, style=style, end_section=bool(own) and method == own[-1])
     return table
@@ -88,15 +107,22 @@ def results_text(metrics: Mapping[str, Any]) -> str:
 
 
 def strongest_baseline(metrics: Mapping[str, Any]) -> str | None:
-    """Return the baseline with the best value of the leading metric; None when there is none to compare."""
+    """Return the strongest baseline; None when there is none to compare.
+
+    It is the one that the benchmark found pair by pair, else the one with the best mean of the leading metric; what
+    knows the original is an upper bound and no baseline.
+    """
+    if (named := metrics.get("strongest")) in _rows(metrics):
+        return str(named)
     columns = _columns(metrics)
-    _, others = _ordered_methods(metrics, columns)
-    leading = _leading(metrics, columns)
-    return others[0] if others and leading and _mean(metrics["rows"][others[0]].get(leading.key)) is not None else None
+    _, others = _ordered_methods({**metrics, "order": None}, columns)
+    leading, bounds = _leading(metrics, columns), metrics.get("upper_bounds") or ()
+    rivals = [method for method in others if method not in bounds]
+    return rivals[0] if rivals and leading and _mean(metrics["rows"][rivals[0]].get(leading.key)) is not None else None
 
 
 def _title(metrics: Mapping[str, Any]) -> str:
-    return f"{metrics.get('system', 'results')} on the test split"
+    return str(metrics.get("title") or f"{metrics.get('system', 'results')} on the test split")
 
 
 def _columns(metrics: Mapping[str, Any]) -> list[Column]:
@@ -119,7 +145,10 @@ def _leading(metrics: Mapping[str, Any], columns: Sequence[Column]) -> Column | 
 
 
 def _ordered_methods(metrics: Mapping[str, Any], columns: Sequence[Column]) -> tuple[list[str], list[str]]:
+    """Ours, then the others from the strongest down; or all as `order` has them."""
     rows, system = _rows(metrics), metrics.get("system")
+    if metrics.get("order"):
+        return [], [method for method in metrics["order"] if method in rows]
     leading = _leading(metrics, columns)
 
     def strength(method: str) -> float:
@@ -176,8 +205,14 @@ def _notes(metrics: Mapping[str, Any]) -> list[str]:
     notes = []
     if (best := strongest_baseline(metrics)) is not None and metrics.get("system") in _rows(metrics):
         notes.append(f"strongest baseline: {best}")
+    if metrics.get("upper_bounds"):
+        notes.append(f"knows the original, so an upper bound and no rival: {', '.join(metrics['upper_bounds'])}")
+    if isinstance(metrics.get("search_beats_policy"), Mapping):
+        notes.append(_search_note(metrics["search_beats_policy"]))
     if any(isinstance(value, Mapping) and "low" in value for row in _rows(metrics).values() for value in row.values()):
         notes.append("the two numbers beside or below a mean: its bootstrap interval")
+    if len({row["n"] for row in _rows(metrics).values() if "n" in row}) > 1:
+        notes.append("rows with fewer pairs were measured on an evenly spread part; compare them pair by pair only")
     cases = metrics.get("robustness")
     if isinstance(cases, Mapping) and "cases" in cases:
         notes.append(f"robustness: {cases.get('passed', _ABSENT)} of {cases['cases']} cases passed")
@@ -185,7 +220,20 @@ def _notes(metrics: Mapping[str, Any]) -> list[str]:
         values = metrics.get(section)
         if isinstance(values, Mapping) and values:
             notes.append(f"{section}: " + ", ".join(_named(key, value) for key, value in values.items()))
-    return notes
+    return [*notes, *map(str, metrics.get("notes") or ())]
+
+
+def _search_note(found: Mapping[str, Any]) -> str:
+    """Say whether search or policy finds the better edits, with the paired difference."""
+    lead = found["psnr"]
+    if found["beats"]:
+        verdict = "search beats the policy"
+    else:
+        verdict = "the policy beats search" if lead["high"] < 0 else "search does not beat the policy"
+    difference, colour = (
+        f"{one['mean']:+.2f} [{one['low']:+.2f}, {one['high']:+.2f}]" for one in (lead, found["delta_e"])
+    )
+    return f"{verdict}: {found['search']} minus policy {difference} dB, ΔE00 {colour}, on the same {found['n']} pairs"
 
 
 def _named(key: str, value: Any) -> str:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -32,6 +33,32 @@ def test_neutral_and_tensor() -> None:
     assert not RECIPE.is_neutral
     assert tuple(RECIPE.as_tensor().shape) == (1, SLIDER_COUNT)
     assert Recipe.from_json(Recipe((0.0,) * SLIDER_COUNT).to_json()).is_neutral
+
+
+MOVED = Recipe(
+    (0.25, *(0.0,) * 6, 0.1, 0.0),
+    (Step("exposure", 0.3, 6.5), Step("denoise", 0.1, 6.6), Step("exposure", -0.05, 6.7)),
+    6.0,
+    6.7,
+)
+
+
+def test_the_path_leads_step_by_step_to_the_settings() -> None:
+    path = MOVED.path()
+    assert tuple(path.shape) == (4, SLIDER_COUNT)
+    assert path[:, 0].tolist() == pytest.approx([0, 0.3, 0.3, 0.25])
+    assert path[:, 7].tolist() == pytest.approx([0, 0, 0.1, 0.1])
+    assert torch.equal(path[-1:], MOVED.as_tensor())
+    assert Recipe((0.0,) * SLIDER_COUNT).path().tolist() == [[0.0] * SLIDER_COUNT]
+
+
+def test_a_step_left_out_leaves_the_others() -> None:
+    without = MOVED.without_each_step()
+    assert without[:, 0].tolist() == pytest.approx([-0.05, 0.25, 0.3])
+    assert without[:, 7].tolist() == pytest.approx([0.1, 0, 0.1])
+    # Taking smoothing back makes no sense where there was none.
+    taken_back = Recipe((0.0,) * 7 + (0.1, 0.0), (Step("denoise", 0.3, 6.0), Step("denoise", -0.2, 6.1)), 5.0, 6.1)
+    assert taken_back.without_each_step()[:, 7].tolist() == pytest.approx([0, 0.3])
 
 
 def test_settings_outside_the_range_are_refused() -> None:

@@ -13,7 +13,21 @@ from tests.retoucher.learn.worlds import darkened, photos, policy, untrained_jur
 from vernissage.retoucher.domain.quality import PSNR_CEILING, delta_e, psnr, ssim
 from vernissage.retoucher.domain.sliders import slider_index
 from vernissage.retoucher.judge.baselines import Baseline, no_edit
-from vernissage.retoucher.judge.benchmark import AGENT, agent_method, load_batches, measure, paired_gains, summarise
+from vernissage.retoucher.judge.benchmark import (
+    AGENT,
+    agent_method,
+    benchmark_table,
+    count_results,
+    load_batches,
+    measure,
+    paired_gains,
+    quality_method,
+    score_results,
+    search_beats_policy,
+    spread_evenly,
+    strongest,
+    summarise,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -128,6 +142,121 @@ def test_gains_are_taken_pair_by_pair(items: pd.DataFrame) -> None:
     shuffled = items.sample(frac=1, random_state=1)
     again = paired_gains(shuffled, resamples=200, rng=np.random.default_rng(0))
     assert again["no edit"]["psnr"]["mean"] == gains["no edit"]["psnr"]["mean"]
+
+
+def test_score_without_merit_is_the_hack_gap(items: pd.DataFrame) -> None:
+    paid = items.copy()
+    paid["juror"] = paid["juror_before"] + 1.0
+    rows = summarise(paid, worse_margin=0.5, resamples=20, rng=np.random.default_rng(0))
+    # The perfect method has earned its point; doing nothing and doing harm have not.
+    assert {name: row["hack_gap"] for name, row in rows.items()} == {AGENT: 0.0, "no edit": 1.0, "harmful": 1.0}
+    assert {row["juror_gain"]["mean"] for row in rows.values()} == {1.0}
+    assert {row["n"] for row in rows.values()} == {4}
+    without = paid.drop(columns=["juror", "juror_before"])
+    bare = summarise(without, worse_margin=0.5, resamples=20, rng=np.random.default_rng(0))
+    assert not {"hack_gap", "juror_gain"} & set(bare[AGENT])
+    assert bare[AGENT]["psnr"] == rows[AGENT]["psnr"]
+
+
+@pytest.mark.parametrize(("count", "at_most"), [(10, 3), (3, 10), (48, 48), (420, 48), (1, 1)])
+def test_a_part_is_spread_evenly_over_the_whole(count: int, at_most: int) -> None:
+    chosen = spread_evenly(count, at_most)
+    assert len(chosen) == len(set(chosen)) == min(count, at_most)
+    assert all(0 <= place < count for place in chosen)
+    gaps = np.diff([-1, *chosen, count])
+    assert gaps.max() <= -(-count // len(chosen)) + 1
+
+
+def slow(name: str, run: Any, **options: Any) -> Baseline:
+    return Baseline(name, classic=False, run=run, slow=True, **options)
+
+
+def test_slow_methods_see_an_even_part_and_are_compared_on_it(pairs: list[Pair]) -> None:
+    methods = [METHODS[0], slow("beam juror search", perfect), slow("greedy juror search", harmful), METHODS[2]]
+    told: list[int] = []
+    items = measure(methods, pairs, untrained_juror(), told.append, slow_pairs=3)
+    assert sum(told) == count_results(methods, len(pairs), 3) == len(items) == 2 * 6 + 2 * 3
+    part = items[items["method"] == "beam juror search"]["pair_id"].tolist()
+    assert part == items[items["method"] == "greedy juror search"]["pair_id"].tolist() == [2, 4, 6]
+    table = benchmark_table(items, methods, worse_margin=0.5, resamples=50, rng=np.random.default_rng(0))
+    assert {name: row["n"] for name, row in table["rows"].items()} == {
+        AGENT: 4, "beam juror search": 2, "greedy juror search": 2, "harmful": 4,
+    }  # fmt: skip
+    ahead = table["ahead_of"]
+    assert {name: gain["n"] for name, gain in ahead.items()} == {
+        "beam juror search": 2, "greedy juror search": 2, "harmful": 4,
+    }  # fmt: skip
+    assert ahead["beam juror search"]["psnr"] == {"mean": 0.0, "low": 0.0, "high": 0.0}
+    harmed = items[(items["method"] == "harmful") & items["pair_id"].isin([2, 4])]
+    assert ahead["greedy juror search"]["psnr"]["mean"] == pytest.approx((60 - harmed["psnr"]).mean(), abs=1e-3)
+    assert table["strongest"] == "beam juror search"
+    assert strongest(methods, ahead, everywhere=True).name == "harmful"
+    found = table["search_beats_policy"]
+    assert (found["search"], found["n"], found["beats"]) == ("beam juror search", 2, False)
+    assert table["pairs"] == table["photos"] == 6
+    assert table["groups"] == [f"group{number}" for number in range(1, 7)]
+
+
+def test_a_search_that_is_better_is_said_to_be(pairs: list[Pair]) -> None:
+    methods = [Baseline(AGENT, classic=False, run=harmful), slow("beam juror search", perfect), METHODS[1]]
+    items = measure(methods, pairs, untrained_juror(), lambda done: None, slow_pairs=4)
+    ahead = paired_gains(items, resamples=50, rng=np.random.default_rng(0))
+    found = search_beats_policy(ahead)
+    assert found is not None
+    assert found["beats"]
+    assert found["psnr"]["mean"] == -ahead["beam juror search"]["psnr"]["mean"] > 20
+    assert found["psnr"]["low"] == -ahead["beam juror search"]["psnr"]["high"] <= found["psnr"]["mean"]
+    assert found["delta_e"]["high"] < 0
+    assert search_beats_policy({"no edit": ahead["no edit"]}) is None
+
+
+def test_an_upper_bound_is_measured_and_never_the_strongest(pairs: list[Pair]) -> None:
+    def knows(faulty: torch.Tensor, originals: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return originals, torch.ones(len(faulty))
+
+    bound = Baseline("oracle", classic=False, run=no_edit, cheat=knows)
+    methods = [Baseline(AGENT, classic=False, run=harmful), METHODS[1], bound]
+    items = measure(methods, pairs, untrained_juror(), lambda done: None)
+    table = benchmark_table(items, methods, worse_margin=0.5, resamples=20, rng=np.random.default_rng(0))
+    assert table["rows"]["oracle"]["psnr"]["mean"] == PSNR_CEILING
+    assert table["upper_bounds"] == ["oracle"]
+    assert table["strongest"] == "no edit"
+
+
+def test_results_can_be_measured_as_a_file_would_hold_them() -> None:
+    def brighter(pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return pictures + 0.4 / 255, torch.ones(len(pictures))
+
+    method = Baseline("brighter", classic=False, run=brighter)
+    pictures = ORIGINALS * 0.9
+    stored = torch.round(pictures * 255) / 255
+    exact = score_results(method, stored, stored, None)
+    in_a_file = score_results(method, stored, stored, None, in_8_bits=True)
+    assert (exact["delta_e"] > 0.01).all()
+    assert (in_a_file["delta_e"] == 0).all()
+    assert "juror" not in exact
+    assert "juror" in score_results(method, stored, stored, untrained_juror())
+
+
+def test_quality_takes_whichever_the_juror_likes_better() -> None:
+    class Dark:
+        """The darker the better."""
+
+        def score(self, images: torch.Tensor) -> torch.Tensor:
+            return 10 * (1 - images.mean(dim=(1, 2, 3)))
+
+    class Indifferent:
+        def score(self, images: torch.Tensor) -> torch.Tensor:
+            return torch.full((len(images),), 5.0)
+
+    network = policy({slider_index("exposure"): 0.5}, horizon=3)
+    own, edits = agent_method(network).run(FAULTY)
+    kept, kept_edits = quality_method(network, Indifferent(), "quality").run(FAULTY)
+    assert torch.equal(kept, own)
+    assert torch.equal(kept_edits, edits)
+    searched, searched_edits = quality_method(network, Dark(), "quality").run(FAULTY)
+    assert (searched.mean(dim=(1, 2, 3)) < FAULTY.mean(dim=(1, 2, 3))).all()
+    assert (searched_edits > 0).all()
 
 
 def test_a_method_with_only_clean_pairs_has_no_figures_for_faults(items: pd.DataFrame) -> None:

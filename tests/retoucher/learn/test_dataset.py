@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,6 +14,7 @@ from vernissage.core.errors import BadInput, MissingArtifact
 from vernissage.core.files import atomic_write_json
 from vernissage.core.images import save_png, to_uint8
 from vernissage.retoucher.learn.dataset import (
+    cropped_originals,
     load_photo,
     load_starts,
     load_thumbnails,
@@ -86,6 +88,19 @@ def test_an_original_with_several_pairs_counts_once(ready: Path) -> None:
     pictures = unique_originals(read_pairs(ready, "train"), 16)
     assert len(pictures.thumbnails) == len(pictures.samples) == 2
     torch.testing.assert_close(pictures.samples.amin(dim=(2, 3)), ORIGINALS[:2].amin(dim=(2, 3)), atol=1e-6, rtol=0)
+
+
+def test_crops_show_parts_of_the_originals(ready: Path) -> None:
+    pairs = read_pairs(ready, "train")
+    crops = cropped_originals(pairs, 16, 3, np.random.default_rng(0))
+    assert crops.thumbnails.shape == crops.samples.shape == (6, 3, 16, 16)
+    known = [{tuple(pixel) for pixel in photo.flatten(1).T.tolist()} for photo in load_thumbnails(
+        [ready / "original0.png", ready / "original1.png"], 40)]  # fmt: skip
+    for number, sample in enumerate(crops.samples):
+        assert {tuple(pixel) for pixel in sample.flatten(1).T.tolist()} <= known[number // 3]
+    again = cropped_originals(pairs, 16, 3, np.random.default_rng(0))
+    assert torch.equal(again.thumbnails, crops.thumbnails)
+    assert len(cropped_originals(pairs, 16, 0, np.random.default_rng(0)).thumbnails) == 0
 
 
 def test_photos_of_a_split_of_the_coco_file(ready: Path) -> None:

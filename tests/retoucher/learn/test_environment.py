@@ -11,11 +11,23 @@ from gymnasium.vector import AutoresetMode
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.retoucher.learn.worlds import ACTIONS, PROPERTY, REWARD, VIEW, darkened, photos, scene_source, stored_env
+from tests.retoucher.learn.worlds import (
+    ACTIONS,
+    PROPERTY,
+    REWARD,
+    VIEW,
+    darkened,
+    mixture,
+    photos,
+    scene_source,
+    stored_env,
+)
 from tests.retoucher.learn.worlds import untrained_juror as juror
+from vernissage.core.errors import CorruptArtifact
 from vernissage.retoucher.domain.render import render
-from vernissage.retoucher.learn.environment import Observation, RetouchEnv, to_bytes
-from vernissage.retoucher.learn.rewards import Reward, reference_error
+from vernissage.retoucher.learn.environment import VIEW_STATISTICS, Observation, RetouchEnv, to_bytes, view_statistics
+from vernissage.retoucher.learn.juror import picture_statistics
+from vernissage.retoucher.learn.rewards import STRATEGIES, Reward, Standing, Terms, reference_error
 from vernissage.retoucher.learn.scenes import Starts
 
 STARTS = darkened(photos(5))
@@ -118,7 +130,7 @@ def test_final_observation_is_the_end_of_the_old_photo_not_the_new_one() -> None
 
 
 def test_brightening_a_dark_photo_pays_and_darkening_it_costs() -> None:
-    env = stored_env(STARTS, slots=2, reward=Reward(0.0, 0.5, 0.02))
+    env = stored_env(STARTS, slots=2, reward=mixture(reference_distance=1.0, step_penalty=1.0))
     env.reset()
     _, rewards, *_ = env.step(np.array([STRONGER, STRONGER + 2]))
     assert rewards[0] > 0 > rewards[1]
@@ -136,8 +148,8 @@ def test_an_episode_earns_the_gain_in_potential_minus_the_price_of_its_edits(wal
     result, start = render(STARTS.faulty[:1], view), STARTS.faulty[:1]
     before, after = (reference_error(image, STARTS.reference[:1]) for image in (start, result))
     scores = [juror().score(image) for image in (start, result)]
-    gain = REWARD.potential(after, before, scores[1]) - REWARD.potential(before, before, scores[0])
-    assert earned == pytest.approx(float(gain) - REWARD.step_cost * len(walk), abs=2e-4)
+    end = Standing(after, before, scores[1], scores[0], torch.tensor([len(walk)]))
+    assert earned == pytest.approx(float(REWARD.earned(end, REWARD.weights(0))), abs=2e-4)
     assert infos["gain_error"][0] == pytest.approx(float(before - after), abs=1e-4)
     assert infos["gain_score"][0] == pytest.approx(float(scores[1] - scores[0]), abs=1e-3)
 
@@ -145,7 +157,7 @@ def test_an_episode_earns_the_gain_in_potential_minus_the_price_of_its_edits(wal
 @PROPERTY
 @given(st.lists(st.tuples(st.integers(0, 6), st.booleans(), st.integers(0, 1)), min_size=1, max_size=3))
 def test_sliders_back_at_zero_show_the_original_again(moves: list[tuple[int, bool, int]]) -> None:
-    env = stored_env(STARTS, slots=1, horizon=20, reward=Reward(0.3, 0.5, 0.0))
+    env = stored_env(STARTS, slots=1, horizon=20, reward=mixture(reference_distance=0.7, score_difference=0.3))
     first, _ = env.reset()
     walk = [4 * slider + 2 * down + strength for slider, down, strength in moves]
     back = [4 * slider + 2 * (not down) + strength for slider, down, strength in reversed(moves)]
@@ -248,6 +260,138 @@ def test_a_juror_that_fails_is_never_a_score(answers: int, action: int) -> None:
         env.step(np.array([action, action]))
     with pytest.raises(TimeoutError):
         env.reset()
+
+
+class BrokenJuror:
+    """Scores every picture with the same value, of whatever kind."""
+
+    def __init__(self, value: float, rows: int | None = None) -> None:
+        self.value, self.rows = value, rows
+
+    def score(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.full((len(images) if self.rows is None else self.rows,), self.value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_score_that_is_no_number_is_never_paid(value: float) -> None:
+    env = stored_env(STARTS, slots=2)
+    env.reset()
+    env.juror = BrokenJuror(value)
+    with pytest.raises(CorruptArtifact, match=r"2 of 2 scores are not numbers.*dvc repro juror"):
+        env.step(np.array([BRIGHTER, BRIGHTER]))
+
+
+def test_a_juror_that_scores_too_few_is_refused() -> None:
+    env = stored_env(STARTS, slots=2)
+    env.juror = BrokenJuror(5.0, rows=1)
+    with pytest.raises(ValueError, match=r"got scores of shape \(1,\), expected \(2,\)"):
+        env.reset()
+
+
+def test_nothing_goes_on_from_half_a_step() -> None:
+    env = stored_env(STARTS, slots=2)
+    env.reset()
+    asked, env.juror = env.juror, LateJuror(0)
+    with pytest.raises(TimeoutError):
+        env.step(np.array([BRIGHTER, BRIGHTER]))
+    assert not env.begun
+    with pytest.raises(RuntimeError, match="after a step that failed"):
+        env.step(np.array([BRIGHTER, BRIGHTER]))
+    env.juror = asked
+    observation, _ = env.reset()
+    assert not observation["settings"].any()
+    env.step(np.array([BRIGHTER, STOP]))
+
+
+def test_a_step_asks_the_juror_once_for_edits_and_beginnings() -> None:
+    asked: list[int] = []
+
+    class Counting:
+        def score(self, images: torch.Tensor) -> torch.Tensor:
+            asked.append(len(images))
+            return torch.full((len(images),), 5.0)
+
+    env = stored_env(STARTS, slots=3, horizon=2)
+    env.juror = Counting()
+    env.reset()
+    env.step(np.array([BRIGHTER, BRIGHTER, STOP]))
+    env.step(np.array([BRIGHTER, STOP, BRIGHTER]))
+    env.step(np.array([STOP, STOP, STOP]))
+    assert asked == [3, 3, 4, 3]
+
+
+def test_an_episode_keeps_the_weights_with_which_it_began() -> None:
+    terms = Terms(harm_aversion=0.0, step_cost=0.1, success_margin=1.0)
+    rule = Reward({"step_penalty": (1.0, 0.0)}, terms)
+    env = stored_env(STARTS, slots=2, horizon=9, reward=rule)
+    env.reset()
+    env.training_done = 0.75
+    assert env.step(np.array([BRIGHTER, STOP]))[1].tolist() == pytest.approx([-0.1, 0.0])
+    assert env.step(np.array([BRIGHTER, BRIGHTER]))[1].tolist() == pytest.approx([-0.1, -0.025])
+    env.training_done = 1.0
+    assert env.step(np.array([STOP, BRIGHTER]))[1].tolist() == pytest.approx([0.0, -0.025])
+    assert env.step(np.array([BRIGHTER, BRIGHTER]))[1].tolist() == pytest.approx([0.0, -0.025])
+
+
+ANY_REWARD = st.builds(
+    Reward,
+    st.dictionaries(st.sampled_from(tuple(STRATEGIES)), st.tuples(st.floats(0, 2), st.floats(0, 2))),
+    st.builds(Terms, st.floats(0, 2), st.floats(0, 0.2), st.floats(0.01, 2)),
+)
+
+
+@PROPERTY
+@given(ANY_REWARD, st.floats(0, 1))
+def test_stopping_at_once_earns_exactly_nothing_whatever_is_paid(rule: Reward, done: float) -> None:
+    env = stored_env(STARTS, slots=3, reward=rule)
+    env.training_done = done
+    env.reset()
+    for _ in range(2):
+        assert env.step(np.array([STOP, STOP, STOP]))[1].tolist() == [0.0, 0.0, 0.0]
+
+
+def test_stopping_after_an_edit_earns_nothing_more_however_well_it_went() -> None:
+    # The defect of an earlier project: the bonus was paid for the act of stopping.
+    class Delighted:
+        def score(self, images: torch.Tensor) -> torch.Tensor:
+            return 10 * images.flatten(1).mean(dim=1)
+
+    env = stored_env(STARTS, slots=1, reward=mixture(success_bonus=1.0, sigmoid_bonus=1.0, success_margin=0.1))
+    env.juror = Delighted()
+    env.reset()
+    assert env.step(np.array([STRONGER]))[1][0] > 1.5
+    assert env.step(np.array([STOP]))[1][0] == 0.0
+
+
+def test_statistics_belong_to_the_pictures_that_are_shown() -> None:
+    env = stored_env(STARTS, slots=2, horizon=4)
+    first, _ = env.reset()
+    observation, *_ = env.step(np.array([STRONGER, STOP]))
+    for shown in (first, observation):
+        images = {name: torch.from_numpy(shown[name]) for name in ("original", "view")}
+        expected = picture_statistics(images["original"].float() / 255)
+        torch.testing.assert_close(torch.from_numpy(shown["original_statistics"]), expected)
+        torch.testing.assert_close(torch.from_numpy(shown["view_statistics"]), view_statistics(images["view"]))
+    assert (observation["view_statistics"][0] != first["view_statistics"][0]).any()
+    np.testing.assert_array_equal(observation["original_statistics"][0], first["original_statistics"][0])
+
+
+def test_view_statistics_known_answers() -> None:
+    half = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
+    half[:, :, :4] = 255
+    half[:, 0, :4] = 51
+    found = view_statistics(half)[0]
+    bins, rest = found[:96].view(4, 24), found[96:]
+    assert found.shape == (VIEW_STATISTICS,)
+    torch.testing.assert_close(bins.sum(dim=1), torch.full((4,), 4.0))
+    assert bins[1, 0] == bins[1, 23] == 2
+    assert rest[0] == 0.5  # clipped to black; what is missing from white is the red
+    assert rest[1] == 0
+    torch.testing.assert_close(rest[2:5], torch.tensor([0.1, 0.5, 0.5]))
+    torch.testing.assert_close(rest[5:8], torch.tensor([0.1, 0.5, 0.5]))
+    assert rest[8:11].tolist() == [0, 0, 0]
+    torch.testing.assert_close(rest[11:14], torch.tensor([0.2, 1.0, 1.0]))
+    torch.testing.assert_close(rest[14], torch.tensor(0.4))
 
 
 def test_a_state_put_back_goes_on_as_if_nothing_had_happened() -> None:

@@ -12,9 +12,9 @@ from tests.retoucher.learn.worlds import ACTIONS, darkened, photos, policy
 from tests.retoucher.learn.worlds import plan as plan_of
 from vernissage.core.errors import CorruptArtifact, MissingArtifact
 from vernissage.retoucher.domain.sliders import HIGHS, LOWS, SLIDER_COUNT, slider_index
-from vernissage.retoucher.learn.environment import to_bytes
+from vernissage.retoucher.learn.environment import original_statistics, to_bytes, view_statistics
+from vernissage.retoucher.learn.extractors import ExtractorSpec, ResNetShape
 from vernissage.retoucher.learn.network import MASKED_LOGIT, PolicyNet
-from vernissage.retoucher.learn.planner import planner_parameters
 from vernissage.retoucher.learn.rollout import run_policy
 from vernissage.retoucher.learn.suggestions import SUGGESTIONS, classic_suggestions
 
@@ -31,6 +31,8 @@ def observation(settings: torch.Tensor) -> dict[str, torch.Tensor]:
     return {
         "original": images,
         "view": images,
+        "original_statistics": original_statistics(images),
+        "view_statistics": view_statistics(images),
         "suggestions": classic_suggestions(PHOTOS[:1]).expand(count, -1),
         "settings": settings,
         "progress": torch.zeros(count, 1),
@@ -106,6 +108,27 @@ def test_plans_stay_within_the_ranges_whatever_the_weights() -> None:
     assert (plan <= torch.tensor(HIGHS)).all()
 
 
+def test_what_the_edits_made_of_the_photo_is_seen() -> None:
+    network = disturbed(policy())
+    seen = observation(torch.zeros(1, SLIDER_COUNT))
+    darker = {**seen, "view": seen["view"] // 2, "view_statistics": view_statistics(seen["view"] // 2)}
+    assert not torch.equal(network(seen)[0], network(darker)[0])
+    assert not torch.equal(network(seen)[1], network(darker)[1])
+
+
+def test_a_network_that_looks_through_a_resnet_comes_back_from_disk_as_it_was(tmp_path: Path) -> None:
+    shape = ResNetShape((1, 1), "basic", 4, (4, 8))
+    extractor = ExtractorSpec("resnet18", "random", "", "last", shape)
+    network = disturbed(policy(extractor=extractor)).eval()
+    network.save(tmp_path)
+    again = PolicyNet.load(tmp_path)
+    assert again.spec == network.spec
+    torch.testing.assert_close(plan_of(again, PHOTOS), plan_of(network, PHOTOS))
+    frozen = [name for name, p in network.named_parameters() if not p.requires_grad]
+    assert frozen
+    assert all(name.startswith("trunk.network") for name in frozen)
+
+
 def test_masked_actions_are_never_chosen() -> None:
     settings = torch.zeros(3, SLIDER_COUNT)
     settings[1], settings[2] = torch.tensor(HIGHS), torch.tensor(LOWS)
@@ -144,7 +167,7 @@ def test_the_gradient_reaches_everything_that_makes_the_plan() -> None:
     assert silent == []
     assert all(p.grad is not None and bool(p.grad.any()) for p in network.plan_head.parameters())
     assert all(p.grad is not None for p in network.trust.parameters())
-    assert all(p.grad is not None for p in planner_parameters(network))
+    assert all(p.grad is not None for p in network.plan_parameters())
 
 
 def test_the_gradient_of_an_action_reaches_plan_residual_and_sharpness() -> None:

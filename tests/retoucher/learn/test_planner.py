@@ -13,7 +13,6 @@ from vernissage.retoucher.learn.planner import (
     PlannerTrainer,
     PlannerTraining,
     planner_loss,
-    planner_parameters,
     slider_sensitivity,
 )
 from vernissage.retoucher.learn.rewards import reference_error
@@ -85,4 +84,4 @@ def test_a_fault_that_is_always_the_same_is_soon_put_right() -> None:
     for name, parameter in network.named_parameters():
         if name in untouched:
             assert torch.equal(parameter, untouched[name]), name
-    assert len(planner_parameters(network)) < len(list(network.parameters()))
+    assert len(network.plan_parameters()) < len(list(network.parameters()))

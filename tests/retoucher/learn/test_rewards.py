@@ -11,17 +11,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.retoucher.domain.procedural import flat
-from tests.retoucher.learn.worlds import PROPERTY
-from vernissage.retoucher.learn.rewards import Reward, reference_error
-
-REWARDS = st.builds(
+from tests.retoucher.learn.worlds import PROPERTY, mixture
+from vernissage.core.errors import BadParams
+from vernissage.retoucher.learn.rewards import (
+    STRATEGIES,
     Reward,
-    juror_share=st.floats(0, 1),
-    harm_aversion=st.floats(0, 3),
-    step_cost=st.floats(0, 0.2),
+    Standing,
+    Terms,
+    reference_error,
+    sigmoid_bonus,
+    success_bonus,
 )
-ERRORS, SCORES = st.floats(0, 5), st.floats(0, 10)
+
+NAMES = tuple(STRATEGIES)
+QUALITY = tuple(name for name in NAMES if name != "step_penalty")
+WEIGHTS = st.tuples(st.floats(0, 3), st.floats(0, 3))
+TERMS = st.builds(Terms, st.floats(0, 3), st.floats(0, 0.2), st.floats(0.01, 3))
+REWARDS = st.builds(Reward, st.dictionaries(st.sampled_from(NAMES), WEIGHTS), TERMS)
+ERRORS, SCORES, DONE = st.floats(0, 5), st.floats(0, 10), st.floats(0, 1)
 PATHS = st.lists(st.tuples(ERRORS, SCORES), min_size=1, max_size=12)
+ONE_OF_EACH = dict.fromkeys(NAMES, (1.0, 1.0))
 
 
 def one(value: float) -> torch.Tensor:
@@ -33,8 +42,16 @@ def left(error: float, first: float) -> float:
     return error + 0.5 * first / (first + 0.2) * math.log10(1 + error / 0.07)
 
 
-def potential(reward: Reward, error: float, first: float, score: float) -> torch.Tensor:
-    return reward.potential(one(error), one(first), one(score))
+def standing(first: tuple[float, float], now: tuple[float, float], edits: int = 1) -> Standing:
+    """An episode that began with one (error, score) and has come to another."""
+    return Standing(one(now[0]), one(first[0]), one(now[1]), one(first[1]), torch.tensor([edits]))
+
+
+def walk(reward: Reward, path: list[tuple[float, float]], done: float = 0.0) -> list[float]:
+    """What each edit along a path of (error, score) is paid."""
+    weights = reward.weights(done).double()
+    earned = [float(reward.earned(standing(path[0], now, edits), weights)) for edits, now in enumerate(path)]
+    return [after - before for before, after in pairwise(earned)]
 
 
 def test_error_is_ten_times_the_root_mean_square_of_encoded_values() -> None:
@@ -43,82 +60,154 @@ def test_error_is_ten_times_the_root_mean_square_of_encoded_values() -> None:
     torch.testing.assert_close(reference_error(grey, other), torch.tensor([1.0, 0.0]))
 
 
-def test_known_answers() -> None:
-    reward = Reward(juror_share=0.25, harm_aversion=0.5, step_cost=0.1)
-    assert potential(reward, 1.0, 2.0, 8.0).item() == pytest.approx(-0.75 * left(1.0, 2.0) + 0.25 * 8 / 5)
-    assert potential(reward, 3.0, 2.0, 8.0).item() == pytest.approx(-0.75 * (left(3.0, 2.0) + 0.5 * 1.0) + 0.25 * 8 / 5)
-    edited = torch.tensor([True, False])
-    paid = reward.step(torch.tensor([1.0, 1.0]), torch.tensor([1.5, 1.0]), edited)
-    torch.testing.assert_close(paid, torch.tensor([0.4, 0.0]))
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("reference_distance", left(2.0, 2.0) - left(1.5, 2.0)),
+        ("score_difference", (8.0 - 5.0) / 5),
+        ("step_penalty", -3 * 0.1),
+        ("success_bonus", 1.0),
+        ("sigmoid_bonus", (1 / (1 + math.exp(2 - 2 * 3 / 1.5)) - 1 / (1 + math.exp(2))) / (1 - 1 / (1 + math.exp(2)))),
+    ],
+)
+def test_known_answers_of_every_strategy(name: str, expected: float) -> None:
+    terms = Terms(harm_aversion=0.5, step_cost=0.1, success_margin=1.5)
+    assert STRATEGIES[name](standing((2.0, 5.0), (1.5, 8.0), 3), terms).item() == pytest.approx(expected)
+
+
+def test_the_default_mixture_is_distance_and_a_little_taste_and_a_price() -> None:
+    reward = mixture(reference_distance=0.9, score_difference=0.1, step_penalty=1.0, harm_aversion=0.2, step_cost=0.006)
+    better, worse = walk(reward, [(2.0, 5.0), (1.0, 8.0), (3.0, 4.0)])
+    assert better == pytest.approx(0.9 * (left(2, 2) - left(1, 2)) + 0.1 * 3 / 5 - 0.006)
+    assert worse == pytest.approx(0.9 * (left(1, 2) - left(3, 2) - 0.2 * 1.0) - 0.1 * 4 / 5 - 0.006)
 
 
 @PROPERTY
-@given(REWARDS, PATHS)
-def test_rewards_telescope_to_the_last_potential_minus_the_first_minus_the_price_of_the_edits(
-    reward: Reward, path: list[tuple[float, float]]
+@given(REWARDS, PATHS, DONE)
+def test_rewards_telescope_to_what_the_end_is_worth(
+    reward: Reward, path: list[tuple[float, float]], done: float
 ) -> None:
-    first_error = path[0][0]
-    potentials = [potential(reward, error, first_error, score) for error, score in path]
-    edited = torch.tensor([True])
-    earned = sum(float(reward.step(before, after, edited)) for before, after in pairwise(potentials))
-    assert earned == pytest.approx(float(potentials[-1] - potentials[0]) - reward.step_cost * (len(path) - 1), abs=1e-9)
+    end = float(reward.earned(standing(path[0], path[-1], len(path) - 1), reward.weights(done).double()))
+    assert sum(walk(reward, path, done)) == pytest.approx(end, abs=1e-9)
 
 
 @PROPERTY
-@given(REWARDS, ERRORS, SCORES)
-def test_stopping_earns_exactly_nothing(reward: Reward, error: float, score: float) -> None:
-    now = potential(reward, error, error, score)
-    assert reward.step(now, now, torch.tensor([False])).item() == 0.0
+@given(REWARDS, ERRORS, SCORES, DONE)
+def test_a_photo_left_alone_has_earned_exactly_nothing(reward: Reward, error: float, score: float, done: float) -> None:
+    # The defect of an earlier project: a bonus for a score "not below the first one", collected by stopping at once.
+    alone = standing((error, score), (error, score), edits=0)
+    assert reward.earned(alone, reward.weights(done)).item() == 0.0
+    for strategy in STRATEGIES.values():
+        assert strategy(alone, reward.terms).item() == 0.0
 
 
 @PROPERTY
-@given(REWARDS, PATHS)
+@given(REWARDS, PATHS, DONE)
 def test_a_loop_back_to_the_start_earns_minus_the_price_of_its_edits(
-    reward: Reward, path: list[tuple[float, float]]
+    reward: Reward, path: list[tuple[float, float]], done: float
 ) -> None:
-    loop = [*path, path[0]]
-    potentials = [potential(reward, error, path[0][0], score) for error, score in loop]
-    edited = torch.tensor([True])
-    earned = sum(float(reward.step(a, b, edited)) for a, b in pairwise(potentials))
-    assert earned == pytest.approx(-reward.step_cost * (len(loop) - 1), abs=1e-9)
+    earned = sum(walk(reward, [*path, path[0]], done))
+    price = float(reward.weights(done)[NAMES.index("step_penalty")]) * reward.terms.step_cost * len(path)
+    assert earned == pytest.approx(-price, abs=1e-6)
     assert earned <= 1e-9
 
 
 @PROPERTY
-@given(REWARDS, ERRORS, ERRORS, ERRORS, SCORES)
-def test_less_error_is_never_worth_less(reward: Reward, first: float, a: float, b: float, score: float) -> None:
-    better, worse = sorted((a, b))
-    assert potential(reward, better, first, score) >= potential(reward, worse, first, score)
+@given(REWARDS, ERRORS, ERRORS, ERRORS, SCORES, DONE)
+def test_less_error_is_never_worth_less(
+    reward: Reward, first: float, a: float, b: float, score: float, done: float
+) -> None:
+    better, worse = (
+        reward.earned(standing((first, 5.0), (error, score)), reward.weights(done)).item() for error in sorted((a, b))
+    )
+    assert better >= worse - 1e-12
 
 
 @PROPERTY
-@given(REWARDS, ERRORS, ERRORS, SCORES, SCORES)
-def test_a_higher_score_is_never_worth_less(reward: Reward, error: float, first: float, a: float, b: float) -> None:
-    worse, better = sorted((a, b))
-    assert potential(reward, error, first, better) >= potential(reward, error, first, worse)
+@given(REWARDS, ERRORS, ERRORS, SCORES, SCORES, SCORES, DONE)
+def test_a_higher_final_score_is_never_worth_less(
+    reward: Reward, error: float, first: float, first_score: float, a: float, b: float, done: float
+) -> None:
+    worse, better = (
+        reward.earned(standing((first, first_score), (error, score)), reward.weights(done)).item()
+        for score in sorted((a, b))
+    )
+    assert better >= worse - 1e-12
 
 
-def test_an_edit_that_makes_a_photo_worse_is_paid_less_than_nothing() -> None:
+@pytest.mark.parametrize("name", QUALITY)
+def test_an_edit_that_makes_a_photo_worse_is_paid_less_than_one_that_makes_it_better(name: str) -> None:
     # The defect of an earlier project: the difference was taken the wrong way round, so it paid for ruined photos.
-    for share in (0.0, 0.5, 1.0):
-        reward = Reward(juror_share=share, harm_aversion=0.0, step_cost=0.0)
-        good, bad = potential(reward, 1.0, 2.0, 8.0), potential(reward, 3.0, 2.0, 4.0)
-        assert reward.step(good, bad, torch.tensor([True])) < 0 < reward.step(bad, good, torch.tensor([True]))
+    reward = mixture(**{name: 1.0}, success_margin=1.0)
+    spoilt, mended = walk(reward, [(2.0, 5.0), (3.0, 3.0)])[0], walk(reward, [(2.0, 5.0), (1.0, 7.0)])[0]
+    assert spoilt <= 0 < mended
+    mend, spoil = walk(reward, [(2.0, 5.0), (1.0, 7.0), (2.0, 5.0)])
+    assert spoil == pytest.approx(-mend)
+    assert spoil < 0
 
 
 @PROPERTY
-@given(st.floats(0, 0.99), st.floats(0.01, 3), st.floats(0.1, 2), st.floats(0.01, 2))
-def test_harm_aversion_weighs_losses_only(share: float, aversion: float, first: float, change: float) -> None:
-    calm, averse = Reward(share, 0.0, 0.0), Reward(share, aversion, 0.0)
+@given(SCORES, st.floats(0.01, 3))
+def test_bonuses_begin_a_margin_above_the_first_score(first: float, margin: float) -> None:
+    terms = Terms(0.0, 0.0, margin)
+
+    def after(rise: float) -> Standing:
+        return standing((1.0, first), (1.0, first + rise))
+
+    assert success_bonus(after(0.99 * margin), terms).item() == 0.0
+    assert success_bonus(after(1.01 * margin), terms).item() == 1.0
+    assert sigmoid_bonus(after(-margin), terms).item() < 0 < sigmoid_bonus(after(margin), terms).item() < 0.5
+    assert 0.95 < sigmoid_bonus(after(3 * margin), terms).item() < 1
+
+
+def test_a_bonus_is_paid_once_and_taken_back() -> None:
+    reward = mixture(success_bonus=2.0, success_margin=1.0)
+    assert walk(reward, [(1.0, 5.0), (1.0, 6.5), (1.0, 7.0), (1.0, 5.5), (1.0, 6.0)]) == [2.0, 0.0, -2.0, 2.0]
+
+
+@PROPERTY
+@given(st.floats(0.01, 3), st.floats(0.1, 2), st.floats(0.01, 2))
+def test_harm_aversion_weighs_losses_only(aversion: float, first: float, change: float) -> None:
+    def earned(harm_aversion: float, error: float) -> float:
+        reward = mixture(reference_distance=1.0, harm_aversion=harm_aversion)
+        return float(reward.earned(standing((first, 5.0), (error, 5.0)), reward.weights(0)))
+
     better = max(0.0, first - change)
-    torch.testing.assert_close(potential(averse, better, first, 5.0), potential(calm, better, first, 5.0))
-    extra = potential(calm, first + change, first, 5.0) - potential(averse, first + change, first, 5.0)
-    assert float(extra) == pytest.approx((1 - share) * aversion * change, rel=1e-6)
+    assert earned(aversion, better) == earned(0.0, better)
+    assert earned(0.0, first + change) - earned(aversion, first + change) == pytest.approx(aversion * change, rel=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("share", "aversion", "cost"), [(-0.1, 0, 0), (1.1, 0, 0), (0.5, -1, 0), (0.5, 0, -0.01), (float("nan"), 0, 0)]
-)
-def test_settings_outside_their_meaning_are_refused(share: float, aversion: float, cost: float) -> None:
-    with pytest.raises(ValueError, match="reward"):
-        Reward(share, aversion, cost)
+def test_the_schedule_goes_straight_from_the_first_weights_to_the_last() -> None:
+    reward = Reward({"reference_distance": (1.0, 0.3), "score_difference": (0.0, 0.7)}, Terms(0.0, 0.0, 1.0))
+    for done, expected in ((0, [1.0, 0.0]), (0.5, [0.65, 0.35]), (1, [0.3, 0.7])):
+        torch.testing.assert_close(reward.weights(done), torch.tensor([*expected, 0.0, 0.0, 0.0]))
+    constant = Reward({"reference_distance": (0.9, 0.9)}, Terms(0.0, 0.0, 1.0))
+    assert all(torch.equal(constant.weights(step / 7), constant.weights(0)) for step in range(8))
+    for done in (-0.1, 1.1, math.nan):
+        with pytest.raises(ValueError, match="from 0 to 1"):
+            reward.weights(done)
+
+
+def test_every_episode_has_its_own_weights() -> None:
+    reward = Reward(ONE_OF_EACH, Terms(0.0, 0.0, 1.0))
+    both = Standing(*(torch.cat((value, value)) for value in vars(standing((2.0, 5.0), (1.0, 7.5))).values()))
+    weights = torch.zeros(2, len(NAMES))
+    weights[0, NAMES.index("score_difference")] = weights[1, NAMES.index("success_bonus")] = 1
+    assert reward.earned(both, weights).tolist() == pytest.approx([0.5, 1.0])
+
+
+def test_an_unknown_strategy_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(BadParams, match="unknown strategy score_diff; expected some of reference_distance, score_diff"):
+        mixture(score_diff=1.0)
+
+
+@pytest.mark.parametrize("bad", [-0.1, math.nan, math.inf])
+@pytest.mark.parametrize("name", ["score_difference", "harm_aversion", "step_cost", "success_margin"])
+def test_numbers_outside_their_meaning_are_refused(name: str, bad: float) -> None:
+    with pytest.raises(BadParams, match="reward"):
+        mixture(**{name: bad})
+
+
+def test_success_without_a_margin_is_refused() -> None:
+    with pytest.raises(BadParams, match="leaving the photo alone would be a success"):
+        mixture(success_bonus=1.0, success_margin=0.0)

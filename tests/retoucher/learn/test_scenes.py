@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from tests.retoucher.learn.worlds import photos, scene_source
+from vernissage.retoucher.domain.colour import luma
+from vernissage.retoucher.domain.faults import FAULTS
 from vernissage.retoucher.learn.scenes import Pictures, SceneStarts, Starts, vary_scenes
 from vernissage.retoucher.learn.suggestions import SUGGESTIONS, classic_suggestions
 
@@ -19,6 +21,8 @@ def source(seed: int = 0, **changes: object) -> SceneStarts:
         "stored_share": 0.0,
         "clean_share": 0.0,
         "faults": (1, 3),
+        "kinds": tuple(FAULTS),
+        "full_range_share": 0.0,
         "taken_at": 8,
         **changes,
     }
@@ -91,10 +95,10 @@ def test_any_number_of_beginnings_can_be_drawn(share: float) -> None:
 
 
 def test_variation_scales_from_nothing_to_another_day() -> None:
-    same_day, samples = vary_scenes(SMALL, 0.0, np.random.default_rng(0))
+    same_day, samples = vary_scenes(SMALL, 0.0, np.random.default_rng(0), full_range_share=0.0)
     assert torch.equal(same_day, SMALL)
     assert torch.equal(samples, SMALL)
-    varied = [vary_scenes(SMALL, scale, np.random.default_rng(0))[0] for scale in (0.3, 1.0)]
+    varied = [vary_scenes(SMALL, scale, np.random.default_rng(0), full_range_share=0.8)[0] for scale in (0.3, 1.0)]
     distances = [float((images - SMALL).abs().mean()) for images in varied]
     assert 0 < distances[0] < distances[1] < 0.4
     for images in varied:
@@ -103,8 +107,39 @@ def test_variation_scales_from_nothing_to_another_day() -> None:
 
 
 def test_thumbnails_and_pixel_samples_are_varied_alike() -> None:
-    images, samples = vary_scenes(SMALL, 1.0, np.random.default_rng(0), SMALL)
+    images, samples = vary_scenes(SMALL, 1.0, np.random.default_rng(0), SMALL, full_range_share=0.8)
     torch.testing.assert_close(images, samples)
+
+
+def test_all_or_none_reach_the_ends_of_the_histogram() -> None:
+    for share in (0.0, 1.0):
+        images, _ = vary_scenes(SMALL / 2 + 0.2, 0.0, np.random.default_rng(0), full_range_share=share)
+        if share:
+            assert (images.amax(dim=(1, 2, 3)) == 1).all()
+            assert (images.amin(dim=(1, 2, 3)) == 0).all()
+        else:
+            assert torch.equal(images, SMALL / 2 + 0.2)
+
+
+def test_further_photos_get_their_share_of_the_draws() -> None:
+    bright = Pictures.of_thumbnails(torch.ones(5, 3, 8, 8))
+    drawn = SceneStarts(
+        Pictures.of_thumbnails(SMALL).joined(bright, share=0.25),
+        Starts(SMALL / 2, SMALL),
+        scene_variation=0.0, stored_share=0.0, clean_share=1.0, faults=(1, 3), kinds=tuple(FAULTS),
+        full_range_share=0.0, taken_at=8,
+        rng=np.random.default_rng(0),
+    ).draw(1000)  # fmt: skip
+    share = float((drawn.reference == 1).all(dim=(1, 2, 3)).float().mean())
+    assert share == pytest.approx(0.25, abs=0.05)
+    plain = Pictures.of_thumbnails(SMALL).joined(bright)
+    assert torch.equal(plain.weights, torch.ones(len(SMALL) + 5))
+
+
+def test_only_the_kinds_of_faults_that_were_asked_for_happen() -> None:
+    starts = source(kinds=("saturation",), faults=(1, 5)).draw(40)
+    # A change of saturation about luma leaves luma alone, up to clipping and the 8-bit grid.
+    assert float((luma(starts.faulty) - luma(starts.reference)).abs().median()) < 0.01
 
 
 def test_suggestions_fit_what_the_agent_is_given() -> None:

@@ -10,9 +10,16 @@ from tests.retoucher.learn.worlds import photos
 from vernissage.retoucher.domain.colour import srgb_to_linear
 from vernissage.retoucher.domain.render import render
 from vernissage.retoucher.domain.sliders import SLIDER_COUNT, slider_index
-from vernissage.retoucher.learn.suggestions import CLIP_SHARES, SUGGESTIONS, classic_suggestions, pixel_sample
+from vernissage.retoucher.learn.suggestions import (
+    BALANCE_COLUMNS,
+    SETTINGS,
+    SUGGESTIONS,
+    TONE_COLUMNS,
+    classic_suggestions,
+    pixel_sample,
+)
 
-GRAY_WORLD = 4 * len(CLIP_SHARES)
+GRAY_WORLD = BALANCE_COLUMNS[-1]
 
 
 def ramp(low: float, high: float) -> torch.Tensor:
@@ -29,15 +36,36 @@ def settings(**sliders: torch.Tensor | float) -> torch.Tensor:
 def test_a_ramp_from_black_to_white_needs_nothing() -> None:
     suggested = classic_suggestions(ramp(0, 1))
     assert suggested.shape == (1, SUGGESTIONS)
-    torch.testing.assert_close(suggested[0, :-1], torch.zeros(SUGGESTIONS - 1), atol=0.02, rtol=0)
+    exact = [*range(TONE_COLUMNS[0], TONE_COLUMNS[0] + 6), GRAY_WORLD, GRAY_WORLD + 1]
+    torch.testing.assert_close(suggested[0, exact], torch.zeros(len(exact)), atol=1e-3, rtol=0)
+    # Where two percent may clip at each end there is a little to stretch.
+    assert float(suggested[0, :SETTINGS].abs().max()) < 0.06
 
 
-@pytest.mark.parametrize(("low", "high"), [(0.2, 0.8), (0.1, 0.7), (0.3, 0.9), (0.0, 0.8)])
-def test_exposure_and_contrast_stretch_a_flat_ramp(low: float, high: float) -> None:
-    exposure, contrast = classic_suggestions(ramp(low, high))[0, :2]
+@pytest.mark.parametrize(("low", "high"), [(0.2, 0.8), (0.1, 0.7), (0.3, 0.9), (0.0, 0.8), (0.05, 0.5)])
+@pytest.mark.parametrize("column", [TONE_COLUMNS[0], TONE_COLUMNS[3]])
+def test_exposure_and_contrast_stretch_a_flat_ramp_to_its_ends(low: float, high: float, column: int) -> None:
+    exposure, contrast = classic_suggestions(ramp(low, high))[0, column : column + 2]
     result = render(ramp(low, high), settings(exposure=exposure, contrast=contrast))
-    assert float(result.min()) == pytest.approx(0, abs=0.06)
-    assert float(result.max()) == pytest.approx(1, abs=0.06)
+    assert float(result.min()) == pytest.approx(0, abs=0.005)
+    assert float(result.max()) == pytest.approx(1, abs=0.005)
+
+
+def test_auto_levels_find_a_cast_that_happened_before_the_contrast_was_lost() -> None:
+    cast = render(ramp(0, 0.8), settings(temperature=0.3, tint=0.2))
+    warm, magenta = classic_suggestions(cast)[0, BALANCE_COLUMNS[0] : BALANCE_COLUMNS[0] + 2]
+    assert float(warm) == pytest.approx(-0.3, abs=0.01)
+    assert float(magenta) == pytest.approx(-0.2, abs=0.01)
+
+
+def test_the_evidence_says_where_the_ends_lie_and_how_much_lies_there() -> None:
+    picture = ramp(0.1, 0.7)
+    picture[:, :, :, 200:] = 0.6
+    low, gap, at_white, at_black = classic_suggestions(picture)[0, SETTINGS:-1].view(4, 4)
+    torch.testing.assert_close(low, torch.full((4,), 0.1), atol=1e-4, rtol=0)
+    torch.testing.assert_close(gap, torch.full((4,), 0.4), atol=1e-4, rtol=0)
+    assert float(at_white.min()) > float(at_black.max())
+    assert float(at_white.max()) < 0.5
 
 
 def test_temperature_and_tint_undo_a_cast_in_light() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+import re
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from tests.retoucher.learn.worlds import REWARD, darkened, photos, policy, policy_spec, untrained_juror
+from vernissage.retoucher.domain.faults import FAULTS
 from vernissage.retoucher.domain.render import render
 from vernissage.retoucher.domain.sliders import SLIDERS, slider_index
 from vernissage.retoucher.learn.checkpoints import (
@@ -27,7 +29,10 @@ from vernissage.retoucher.learn.checkpoints import (
 )
 from vernissage.retoucher.learn.dataset import fingerprint
 from vernissage.retoucher.learn.environment import RetouchEnv
+from vernissage.retoucher.learn.oracle import OracleTrainer, OracleTraining
 from vernissage.retoucher.learn.planner import PlannerTrainer, PlannerTraining
+from vernissage.retoucher.learn.reinforcement import Reinforcement
+from vernissage.retoucher.learn.rewards import Reward
 from vernissage.retoucher.learn.scenes import Pictures, Starts
 from vernissage.retoucher.learn.training import RetoucherTrainer, RetoucherTraining, Thumbnails, Trained, validate
 
@@ -38,25 +43,39 @@ if TYPE_CHECKING:
 VIEW = 16
 SETTINGS = RetoucherTraining(
     spec=policy_spec(view=VIEW, horizon=3),
-    planner=PlannerTraining(images=44 * 4, batch=4, lr=0.005, harm_aversion=0.5),
-    reward=REWARD,
-    lr=1e-3,
-    slots=4,
-    rollout=4,
-    steps=6 * 16,
-    epochs=2,
-    batch=8,
-    gamma=1.0,
-    clip=0.2,
-    entropy=0.002,
+    planner=PlannerTraining(images=9 * 4, batch=4, lr=0.005, harm_aversion=0.5),
+    oracle=OracleTraining(images=4 * 4, batch=4, lr=1e-3, plan_pace=0.5),
+    reinforcement=Reinforcement(
+        algorithm="ppo",
+        steps=6 * 16,
+        slots=4,
+        rollout=4,
+        epochs=2,
+        batch=8,
+        lr=1e-3,
+        plan_pace=1.0,
+        gamma=1.0,
+        gae_lambda=0.9,
+        clip=0.2,
+        sharpness=20.0,
+        entropy=0.002,
+        # One rollout more than fits, so that old edits are written over.
+        dqn_buffer=5 * 16,
+        dqn_target_every=32,
+        dqn_exploration=(0.5, 0.1),
+    ),
+    reward=Reward({**REWARD.mixture, "reference_distance": (1.0, 0.4), "success_bonus": (0.0, 0.1)}, REWARD.terms),
     validate_every=2,
     scene_variation=0.5,
+    full_range_share=0.5,
     stored_share=0.3,
     clean_share=0.2,
     faults=(1, 3),
+    kinds=tuple(FAULTS),
     taken_at=32,
     seed=3,
 )
+DQN = replace(SETTINGS, reinforcement=replace(SETTINGS.reinforcement, algorithm="dqn"))
 PHOTOS = photos(4, side=VIEW)
 DATA = Thumbnails(Pictures.of_thumbnails(PHOTOS), darkened(PHOTOS), darkened(photos(3, side=VIEW, first=20)))
 
@@ -64,7 +83,7 @@ DATA = Thumbnails(Pictures.of_thumbnails(PHOTOS), darkened(PHOTOS), darkened(pho
 class Watched(RetoucherTrainer):
     """Remembers the weights that the training ended with, which are not always the ones that it keeps."""
 
-    def _look(self, *arguments: Any, **options: Any) -> dict[str, float]:
+    def _look(self, *arguments: Any, **options: Any) -> str:
         self.last = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
         return super()._look(*arguments, **options)
 
@@ -78,6 +97,11 @@ def train(folder: Path, settings: RetoucherTraining = SETTINGS) -> tuple[Trained
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Trained, dict[str, torch.Tensor]]:
     return train(tmp_path_factory.mktemp("whole") / "checkpoint")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted_dqn(tmp_path_factory: pytest.TempPathFactory) -> tuple[Trained, dict[str, torch.Tensor]]:
+    return train(tmp_path_factory.mktemp("whole") / "checkpoint", DQN)
 
 
 def killed_at(call: int, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -103,26 +127,99 @@ def assert_equal_runs(a: tuple[Trained, dict[str, torch.Tensor]], b: tuple[Train
     assert repr(a[0].curves) == repr(b[0].curves)
 
 
-def test_a_training_runs_through_both_phases_and_leaves_no_checkpoint(tmp_path: Path) -> None:
-    folder = tmp_path / "checkpoint"
-    trained, last = train(folder)
+@pytest.mark.parametrize("settings", [SETTINGS, DQN], ids=["ppo", "dqn"])
+def test_a_training_runs_through_all_phases_and_leaves_no_checkpoint(
+    settings: RetoucherTraining, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, algorithm = tmp_path / "checkpoint", settings.reinforcement.algorithm
+    trained, last = train(folder, settings)
     assert not folder.exists()
     phases = [(row["phase"], row["update"]) for row in trained.curves]
-    assert phases == [("plan", n) for n in range(2, 45, 2)] + [("ppo", n) for n in (0, 2, 4, 6)]
+    lessons = [("oracle", n) for n in range(5)]
+    assert phases == [("plan", n) for n in range(1, 10)] + lessons + [(algorithm, n) for n in (0, 2, 4, 6)]
     for row in trained.curves:
-        assert {"objective", "gain", "worse", "edits"} <= row.keys()
+        paid = "loss" if row["phase"] == "plan" else "reward"  # one table for all that is in units of reward
+        assert list(row) == ["phase", "update", paid, "objective", "gain", "worse", "edits"]
         assert 0 <= row["worse"] <= 1
         assert 0 <= row["edits"] <= 3
-    assert trained.summary["ppo_iterations"] == 6
-    assert trained.summary["plan_updates"] == 44
+    assert (trained.summary["algorithm"], trained.summary["iterations"]) == (algorithm, 6)
+    assert (trained.summary["plan_updates"], trained.summary["oracle_updates"]) == (9, 4)
     assert not trained.network.training
+    assert all(weights.requires_grad for weights in trained.network.parameters())
     # The weights that are kept are those that validated best as a policy.
-    stepping = [row["objective"] for row in trained.curves if row["phase"] == "ppo"]
+    stepping = [row["objective"] for row in trained.curves if row["phase"] != "plan"]
     assert trained.summary["objective"] == pytest.approx(max(stepping), abs=1e-6)
     assert trained.summary["validation"]["objective"] == pytest.approx(max(stepping), abs=1e-6)
+    # Learning by reward begins with the best weights of the lessons.
+    assert trained.curves[14]["objective"] == max(row["objective"] for row in trained.curves[9:14])
     start = policy(view=VIEW, horizon=3).state_dict()
-    for part in ("trunk.", "plan_head.", "residual.", "critic."):
+    for part in ("trunk.", "plan_head.", "residual."):
         assert any(not torch.equal(last[name], start[name]) for name in start if name.startswith(part))
+    said = capsys.readouterr().out
+    number, share = r"[+-]\d\.\d{4}", r"\d+\.\d%"
+    looked = rf"objective {number}( \(best\))?, gain {number}, worse {share}"
+    assert re.search(rf"{algorithm}: look at 6: {looked}, \d\.\d edits, [\d.e+]+ edits/s\n", said)
+    assert re.search(rf"oracle: look at 0: {looked}, \d\.\d edits\n", said)
+    assert re.search(rf"oracle: look at 4: {looked}, \d\.\d edits, [\d.e+]+ views/s\n", said)
+    assert re.search(rf"plan: look at 9: {looked}, [\d.e+]+ photos/s\n", said)
+
+
+def test_a_long_plan_is_looked_at_about_twenty_times(tmp_path: Path) -> None:
+    settings = replace(
+        SETTINGS,
+        planner=replace(SETTINGS.planner, images=43 * 4),
+        oracle=replace(SETTINGS.oracle, images=0),
+        reinforcement=replace(SETTINGS.reinforcement, steps=0),
+    )
+    trained, _ = train(tmp_path / "checkpoint", settings)
+    looks = [("plan", n) for n in (*range(2, 43, 2), 43)]
+    assert [(row["phase"], row["update"]) for row in trained.curves] == [*looks, ("ppo", 0)]
+    assert trained.summary["kept_from"] == "plan"
+    assert (trained.summary["oracle_updates"], trained.summary["iterations"]) == (0, 0)
+
+
+def test_the_plan_can_be_kept_as_it_was_taught(tmp_path: Path) -> None:
+    still = replace(
+        SETTINGS,
+        oracle=replace(SETTINGS.oracle, plan_pace=0.0),
+        reinforcement=replace(SETTINGS.reinforcement, plan_pace=0.0),
+    )
+    taught: dict[str, torch.Tensor] = {}
+
+    def remember(phase: str, update: int, seen: dict[str, float]) -> None:
+        if (phase, update) == ("oracle", 0):
+            taught.update({name: tensor.clone() for name, tensor in trainer.network.state_dict().items()})
+
+    trainer = Watched(DATA, untrained_juror(1, VIEW), still, tmp_path / "checkpoint", remember)
+    trainer.train()
+    changed = {name.partition(".")[0] for name, tensor in taught.items() if not torch.equal(tensor, trainer.last[name])}
+    assert not changed & {"trunk", "plan_head", "trust"}
+    assert {"residual", "critic", "log_sharpness"} <= changed
+
+
+def test_after_every_look_the_caller_hears_what_was_seen_while_the_network_holds_those_weights(tmp_path: Path) -> None:
+    heard: list[tuple[str, int]] = []
+
+    def listen(phase: str, update: int, seen: dict[str, float]) -> None:
+        heard.append((phase, update))
+        again = validate(trainer.network, DATA.held_out, REWARD.terms.harm_aversion, plan_only=phase == "plan")
+        assert again == seen
+
+    trainer = RetoucherTrainer(DATA, untrained_juror(1, VIEW), SETTINGS, tmp_path / "checkpoint", on_look=listen)
+    trained = trainer.train()
+    assert heard == [(row["phase"], row["update"]) for row in trained.curves]
+
+
+def test_a_listener_may_end_the_training(tmp_path: Path) -> None:
+    class Pruned(Exception):  # noqa: N818
+        pass
+
+    def prune(phase: str, update: int, seen: dict[str, float]) -> None:
+        if (phase, update) == ("ppo", 2):
+            raise Pruned
+
+    with pytest.raises(Pruned):
+        RetoucherTrainer(DATA, untrained_juror(1, VIEW), SETTINGS, tmp_path / "checkpoint", prune).train()
 
 
 def test_two_trainings_with_one_seed_are_equal_and_with_another_are_not(
@@ -137,17 +234,21 @@ def test_two_trainings_with_one_seed_are_equal_and_with_another_are_not(
     ("owner", "name", "call"),
     [
         (PlannerTrainer, "step", 1),
-        (PlannerTrainer, "step", 17),
-        (PlannerTrainer, "step", 44),
-        (RetouchEnv, "step", 2),
-        (RetouchEnv, "step", 11),
-        (RetouchEnv, "step", 23),
-        (RetoucherTrainer, "_save", 25),
+        (PlannerTrainer, "step", 5),
+        (PlannerTrainer, "step", 9),
+        (OracleTrainer, "step", 1),
+        (OracleTrainer, "step", 3),
+        (RetouchEnv, "step", 6),
+        (RetouchEnv, "step", 15),
+        (RetouchEnv, "step", 27),
+        (RetoucherTrainer, "_save", 16),
     ],
     ids=[
         "before any checkpoint",
         "plan",
         "last plan update",
+        "first lesson",
+        "lessons",
         "first rollout",
         "ppo",
         "last rollout",
@@ -167,7 +268,7 @@ def test_a_training_that_was_killed_ends_with_the_weights_of_one_that_was_not(
         patch.setattr(owner, name, killed_at(call, getattr(owner, name)))
         with pytest.raises(KeyboardInterrupt):
             train(folder)
-    assert folder.exists() == (call != 1)
+    assert folder.exists() == ((owner, call) != (PlannerTrainer, 1))
     # Whatever the process has drawn since must not matter.
     torch.rand(7)
     np.random.rand(5)  # noqa: NPY002
@@ -181,15 +282,40 @@ def test_a_training_that_was_killed_ends_with_the_weights_of_one_that_was_not(
 
     monkeypatch.setattr(PlannerTrainer, "step", counted)
     assert_equal_runs(train(folder), uninterrupted)
-    assert steps == {1: 44, 17: 44 - 16, 44: 2}.get(call if owner is PlannerTrainer else 0, 0)
+    assert steps == ({1: 9, 5: 5, 9: 1}[call] if owner is PlannerTrainer else 0)
     assert not folder.exists()
 
 
-def test_a_training_may_be_killed_in_both_phases(
+@pytest.mark.parametrize(
+    ("owner", "name", "call"),
+    [(RetouchEnv, "step", 6), (RetouchEnv, "step", 15), (RetouchEnv, "step", 27), (RetoucherTrainer, "_save", 16)],
+    ids=["first rollout", "memory not full", "memory full", "last checkpoint"],
+)
+def test_dqn_goes_on_with_its_memory_and_its_target(
+    owner: type,
+    name: str,
+    call: int,
+    uninterrupted_dqn: tuple[Trained, dict[str, torch.Tensor]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = tmp_path / "checkpoint"
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, killed_at(call, getattr(owner, name)))
+        with pytest.raises(KeyboardInterrupt):
+            train(folder, DQN)
+    torch.rand(7)
+    np.random.rand(5)  # noqa: NPY002
+    assert_equal_runs(train(folder, DQN), uninterrupted_dqn)
+    assert not folder.exists()
+
+
+def test_a_training_may_be_killed_in_every_phase(
     uninterrupted: tuple[Trained, dict[str, torch.Tensor]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "checkpoint"
-    for owner, call in ((PlannerTrainer, 9), (PlannerTrainer, 9), (RetouchEnv, 9), (RetouchEnv, 9)):
+    deaths = ((PlannerTrainer, 4), (PlannerTrainer, 4), (OracleTrainer, 2), (RetouchEnv, 12), (RetouchEnv, 9))
+    for owner, call in deaths:
         with monkeypatch.context() as patch:
             patch.setattr(owner, "step", killed_at(call, owner.step))
             with pytest.raises(KeyboardInterrupt):
@@ -202,7 +328,7 @@ def test_a_damaged_checkpoint_counts_as_none(
 ) -> None:
     folder = tmp_path / "checkpoint"
     with monkeypatch.context() as patch:
-        patch.setattr(RetouchEnv, "step", killed_at(11, RetouchEnv.step))
+        patch.setattr(RetouchEnv, "step", killed_at(15, RetouchEnv.step))
         with pytest.raises(KeyboardInterrupt):
             train(folder)
     file = folder / "model.safetensors"
@@ -215,7 +341,7 @@ def test_a_damaged_checkpoint_counts_as_none(
 def test_no_pickle_is_read_on_the_way_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "checkpoint"
     with monkeypatch.context() as patch:
-        patch.setattr(RetouchEnv, "step", killed_at(11, RetouchEnv.step))
+        patch.setattr(RetouchEnv, "step", killed_at(15, RetouchEnv.step))
         with pytest.raises(KeyboardInterrupt):
             train(folder)
 
@@ -240,7 +366,12 @@ def test_every_setting_and_every_file_names_another_checkpoint() -> None:
     nested = (
         replace(SETTINGS, spec=replace(SETTINGS.spec, widths=(4, 16))),
         replace(SETTINGS, planner=replace(SETTINGS.planner, lr=0.006)),
-        replace(SETTINGS, reward=replace(SETTINGS.reward, step_cost=0.03)),
+        replace(SETTINGS, oracle=replace(SETTINGS.oracle, images=17)),
+        replace(SETTINGS, reinforcement=replace(SETTINGS.reinforcement, gamma=0.9)),
+        replace(SETTINGS, reinforcement=replace(SETTINGS.reinforcement, dqn_exploration=(0.5, 0.2))),
+        DQN,
+        replace(SETTINGS, reward=replace(SETTINGS.reward, terms=replace(SETTINGS.reward.terms, step_cost=0.03))),
+        replace(SETTINGS, reward=replace(SETTINGS.reward, mixture={"reference_distance": (1.0, 0.5)})),
         replace(SETTINGS, faults=(1, 4)),
     )
     others |= {fingerprint(settings, "pairs", "juror") for settings in nested}

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from vernissage.core.params import Annotate, Degrade, Photos, Resize
+from vernissage.retoucher.domain.faults import FAULTS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 PHOTOS = Photos(sample_crops=3, sample_crop_share=(0.5, 0.9), max_pixels=1_000_000, max_reject_fraction=0.9)
 RESIZE = Resize(long_edge=48, min_edge=16)
 ANNOTATE = Annotate(phash_distance=6, val_share=0.2, test_share=0.25)
-DEGRADE = Degrade(draws=3, faults_min=1, faults_max=5, clean_share=0.25, writers=3)
+DEGRADE = Degrade(draws=3, faults_min=1, faults_max=5, clean_share=0.25, kinds=tuple(FAULTS), writers=3)
 
 
 def picture(seed: int, width: int = 72, height: int = 54, *, grey: bool = False) -> np.ndarray:

@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.retoucher.prepare.pictures import DEGRADE, tree_bytes
+from tests.retoucher.prepare.pictures import DEGRADE, RESIZE, tree_bytes
 from vernissage.core.files import atomic_write_json, sha256_file
 from vernissage.core.images import load_rgb8
 from vernissage.retoucher.domain.faults import FAULTS
 from vernissage.retoucher.domain.quality import delta_e, psnr
 from vernissage.retoucher.prepare.degrade import degrade, plan_pairs
+from vernissage.retoucher.prepare.expectations import GateLimits, retoucher_gate
 from vernissage.retoucher.prepare.flow import load_batch
 from vernissage.retoucher.prepare.tables import PAIR_COLUMNS, read_table
 
@@ -68,6 +69,18 @@ def test_measures_are_those_of_the_files(dataset: Path) -> None:
         original, faulty = (load_batch([dataset / "ready" / row[key]]) for key in ("original", "faulty"))
         assert float(row["delta_e"]) == pytest.approx(delta_e(faulty, original).item(), abs=1e-3)
         assert float(row["psnr"]) == pytest.approx(psnr(faulty, original).item(), abs=1e-3)
+
+
+def test_only_the_kinds_that_were_asked_for_happen(dataset: Path, tmp_path: Path) -> None:
+    few = DEGRADE.model_copy(update={"kinds": ("exposure", "contrast")})
+    degrade(dataset / "resized", dataset / "scored", tmp_path / "ready", few, 0)
+    rows = pairs_of(tmp_path / "ready")
+    found = {fault["name"] for row in rows for fault in json.loads(row["faults"])}
+    assert found == {"exposure", "contrast"}
+    limits = GateLimits(RESIZE.long_edge, few.faults_max, few.clean_share, few.kinds)
+    kinds = retoucher_gate(tmp_path / "ready", limits).tables["kinds"]
+    assert sorted(kinds["kind"]) == ["contrast", "exposure"]
+    assert (kinds["deviation"] == 0).all()
 
 
 def test_monochrome_photos_never_get_a_saturation_fault(dataset: Path) -> None:

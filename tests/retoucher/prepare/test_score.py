@@ -24,6 +24,21 @@ def test_each_photo_gets_its_own_score(dataset: Path) -> None:
         assert image["score_spread"] == pytest.approx(0.1)
 
 
+class Alone:
+    """A juror that is no ensemble."""
+
+    def score(self, images: torch.Tensor) -> torch.Tensor:
+        return MeanJuror().score(images)
+
+
+def test_a_juror_without_a_spread_has_none(dataset: Path, tmp_path: Path) -> None:
+    report = score_photos(dataset / "annotated", dataset / "resized", tmp_path, Alone())
+    images = json.loads((tmp_path / "annotations.json").read_text())["images"]
+    assert {image["score_spread"] for image in images} == {0}
+    assert report.mean_spread == 0
+    assert len({image["score"] for image in images}) > 1
+
+
 def test_everything_else_stays(dataset: Path) -> None:
     before = json.loads((dataset / "annotated" / "annotations.json").read_text())
     after = json.loads((dataset / "scored" / "annotations.json").read_text())

@@ -23,8 +23,9 @@ def gaussian_blur(images: torch.Tensor, sigma: float) -> torch.Tensor:
     """
     if sigma < 0.1:
         return images
-    if sigma > _LARGEST_DIRECT_SIGMA:
-        return _blur_on_smaller_copy(images, sigma)
+    factor = smaller_copy_factor(sigma)
+    if factor > 1:
+        return _blur_on_smaller_copy(images, sigma, factor)
     radius = max(1, math.ceil(3 * sigma))
     offsets = torch.arange(-radius, radius + 1, dtype=images.dtype, device=images.device)
     kernel = torch.exp(-(offsets**2) / (2 * sigma**2))
@@ -42,8 +43,12 @@ def gaussian_blur(images: torch.Tensor, sigma: float) -> torch.Tensor:
     return blurred
 
 
-def _blur_on_smaller_copy(images: torch.Tensor, sigma: float) -> torch.Tensor:
-    factor = 2 ** math.ceil(math.log2(sigma / _LARGEST_DIRECT_SIGMA))
+def smaller_copy_factor(sigma: float) -> int:
+    """How many times smaller the copy is on which a Gaussian is computed: 1 for a narrow one, else a power of two."""
+    return 2 ** math.ceil(math.log2(sigma / _LARGEST_DIRECT_SIGMA)) if sigma > _LARGEST_DIRECT_SIGMA else 1
+
+
+def _blur_on_smaller_copy(images: torch.Tensor, sigma: float, factor: int) -> torch.Tensor:
     height, width = images.shape[-2:]
     small_size = (max(1, round(height / factor)), max(1, round(width / factor)))
     small = F.interpolate(images, size=small_size, mode="area")

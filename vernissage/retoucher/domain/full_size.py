@@ -1,24 +1,40 @@
-"""Photos of any size in bounded memory: a thumbnail to decide on, and the recipe rendered at full size in strips."""
+"""Photos of any size in bounded memory: a thumbnail to decide on, and the recipe rendered at full size in strips.
+
+A photo stays in the levels that its file holds (8 or 16 bits); floats exist for one strip at a time. Strips are shared
+out among threads, each of which does whole strips on its own, so that none ever waits for another within a strip.
+"""
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from PIL import Image
 
-from vernissage.core.images import to_uint8
-from vernissage.retoucher.domain.colour import luma
-from vernissage.retoucher.domain.filters import local_statistics_filter, unsharp_luma
+from vernissage.core.devices import thread_count
+from vernissage.core.levels import as_floats, strips, to_uint8
+from vernissage.retoucher.domain.colour import LUMINANCE_WEIGHTS
+from vernissage.retoucher.domain.filters import smaller_copy_factor
+from vernissage.retoucher.domain.pointwise import pointwise_of
 from vernissage.retoucher.domain.render import DENOISE_SIGMA_SHARE, SHARPEN_SIGMA_SHARE, render
 from vernissage.retoucher.domain.sliders import SLIDER_COUNT, SLIDERS, slider_index
+from vernissage.retoucher.domain.wide_blur import WideBlur
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
     from numpy.typing import NDArray
 
-#: Pixels of one strip: 3 MB for each intermediate picture, which stays in the processor's cache.
-STRIP_PIXELS = 1 << 18
+    from vernissage.core.levels import Samples
+
+    #: Gives the (3, n, W) floats in [0, 1] of some rows of the photo, as far as it is developed.
+    _Develop = Callable[[slice], NDArray[np.float32]]
+
+#: Pixels of one strip: under 1 MB for three planes of floats, so that the few planes at work stay in a core's cache.
+STRIP_PIXELS = 1 << 16
 
 _DENOISE, _SHARPEN = slider_index("denoise"), slider_index("sharpen")
 
@@ -28,11 +44,11 @@ def as_batch(pixels: NDArray[np.float32]) -> torch.Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0)
 
 
-def thumbnail(pixels: NDArray[np.float32], *, long_edge: int, short_edge: int = 1) -> torch.Tensor:
+def thumbnail(pixels: Samples, *, long_edge: int, short_edge: int = 1) -> torch.Tensor:
     """Shrink a photo as the photos of the dataset were shrunk: 8 bits, Lanczos.
 
     Args:
-        pixels: (H, W, 3) float in [0, 1].
+        pixels: (H, W, 3) uint8 or uint16 levels, or float in [0, 1].
         long_edge: Pixels that the longer side shall have.
         short_edge: The shorter side keeps at least so many, where it had them: a panorama stays longer than asked.
 
@@ -41,32 +57,39 @@ def thumbnail(pixels: NDArray[np.float32], *, long_edge: int, short_edge: int = 
     """
     height, width = pixels.shape[:2]
     scale = min(1.0, max(long_edge / max(height, width), short_edge / min(height, width)))
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    # One channel at a time, because a float copy of a whole large photo takes hundreds of megabytes.
-    planes = [Image.fromarray(to_uint8(pixels[..., channel])) for channel in range(3)]
-    small = [np.array(plane.resize(size, Image.Resampling.LANCZOS)) for plane in planes]
-    return torch.from_numpy(np.stack(small)).unsqueeze(0).float() / 255
+    small_height, small_width = max(1, round(height * scale)), max(1, round(width * scale))
+    narrow = np.empty((height, small_width, 3), np.uint8)
+
+    # Pillow, too, resamples along the rows first and rounds to 8 bits between: in strips the numbers are the same.
+    def shrink_rows(rows: slice) -> None:
+        strip = Image.fromarray(to_uint8(pixels[rows]))
+        narrow[rows] = np.asarray(strip.resize((small_width, strip.height), Image.Resampling.LANCZOS))
+
+    # Every strip costs Pillow a table of weights, so there are few.
+    _in_threads(shrink_rows, strips(height, width, 16 * STRIP_PIXELS))
+    small = np.array(Image.fromarray(narrow).resize((small_width, small_height), Image.Resampling.LANCZOS))
+    return torch.from_numpy(small).permute(2, 0, 1).unsqueeze(0).float() / 255
 
 
 @torch.no_grad()
-def render_full_size(
-    pixels: NDArray[np.float32], settings: torch.Tensor, *, out: NDArray[np.float32] | None = None
-) -> NDArray[np.float32]:
+def render_full_size(pixels: Samples, settings: torch.Tensor, *, out: Samples | None = None) -> Samples:
     """Render one photo as :func:`render.render` would, in strips.
 
-    Tone and colour look at one pixel at a time, so they go strip by strip. Denoise and sharpen look far around; they
-    go over the whole photo, but over one plane at a time, so the peak stays at a few single-channel planes.
+    Tone and colour look at one pixel at a time. Denoise and sharpen look around, but only at blurs so wide that they
+    are computed on a smaller copy; that copy is gathered in a pass over the photo before the one that needs it. What a
+    pass needs of the former ones is worked out again rather than kept, which takes less time than memory would cost.
 
     Args:
-        pixels: (H, W, 3) float32 in [0, 1], encoded sRGB.
+        pixels: (H, W, 3) encoded sRGB: uint8 or uint16 levels, or float32 in [0, 1].
         settings: (1, K) normalised settings.
-        out: Where the result goes; may be ``pixels`` itself.
+        out: Where the result goes, of the same type and shape; may be ``pixels`` itself.
 
     Returns:
-        (H, W, 3) float32 in [0, 1], encoded sRGB: ``out`` where that was given.
+        (H, W, 3) of the same type as ``pixels``: levels are what the float renderer gives, rounded once to the
+        nearest. ``out`` where that was given.
 
     Raises:
-        ValueError: If the shapes do not fit.
+        ValueError: If shapes or types do not fit.
     """
     if pixels.ndim != 3 or pixels.shape[2] != 3 or settings.shape != (1, SLIDER_COUNT):
         raise ValueError(
@@ -74,39 +97,104 @@ def render_full_size(
             f"expected (H, W, 3) and (1, {SLIDER_COUNT})"
         )
     result = np.empty_like(pixels) if out is None else out
-    edge = max(pixels.shape[:2])
-    pointwise = settings.clone()
-    pointwise[:, [_DENOISE, _SHARPEN]] = 0
-    for rows in _strips(pixels):
-        result[rows] = render(as_batch(pixels[rows]), pointwise, long_edge=edge)[0].permute(1, 2, 0).numpy()
-    denoise, sharpen = (
-        SLIDERS[index].amount(float(setting))
-        for index, setting in ((_DENOISE, settings[0, _DENOISE]), (_SHARPEN, settings[0, _SHARPEN]))
-    )
+    if result.shape != pixels.shape or result.dtype != pixels.dtype:
+        raise ValueError(
+            f"full-size render: got out {result.shape} {result.dtype}, expected {pixels.shape} {pixels.dtype}"
+        )
+    if not settings.any():
+        np.copyto(result, pixels)
+        return result
+    height, width = pixels.shape[:2]
+    edge = max(height, width)
+    denoise, sharpen = (SLIDERS[slider].amount(float(settings[0, slider])) for slider in (_DENOISE, _SHARPEN))
+    denoise_sigma, sharpen_sigma = DENOISE_SIGMA_SHARE * edge, SHARPEN_SIGMA_SHARE * edge
+    blurs = ((denoise, denoise_sigma), (sharpen, sharpen_sigma))
+    if any(amount > 0 and smaller_copy_factor(sigma) == 1 for amount, sigma in blurs):
+        # So small a photo has blurs of a few pixels, and needs no strips.
+        _store(render(as_batch(as_floats(pixels)), settings)[0].numpy(), result)
+        return result
+    develop = _pointwise(pixels, settings)
     if denoise > 0:
-        _denoise(result, DENOISE_SIGMA_SHARE * edge, denoise)
+        develop = _denoised(develop, (height, width), denoise_sigma, denoise)
     if sharpen > 0:
-        _sharpen(result, SHARPEN_SIGMA_SHARE * edge, sharpen)
+        develop = _sharpened(develop, (height, width), sharpen_sigma, sharpen)
+    _in_threads(lambda rows: _store(develop(rows), result[rows]), strips(height, width, STRIP_PIXELS))
     return result
 
 
-def _strips(pixels: NDArray[np.float32]) -> list[slice]:
-    height, width = pixels.shape[:2]
-    rows = max(1, STRIP_PIXELS // width)
-    return [slice(top, min(top + rows, height)) for top in range(0, height, rows)]
+def _in_threads(work: Callable[..., None], items: Iterable[Any]) -> None:
+    with ThreadPoolExecutor(thread_count()) as pool:
+        for done in [pool.submit(work, item) for item in items]:
+            done.result()
 
 
-def _denoise(pixels: NDArray[np.float32], sigma: float, noise: float) -> None:
+def _pointwise(pixels: Samples, settings: torch.Tensor) -> _Develop:
+    pointwise = pointwise_of(settings, pixels.dtype)
+    return lambda rows: pointwise(pixels[rows])
+
+
+def _denoised(develop: _Develop, size: tuple[int, int], sigma: float, noise: float) -> _Develop:
+    """What :func:`filters.local_statistics_filter` makes of the photo."""
+    means, squares = WideBlur(3, *size, sigma), WideBlur(3, *size, sigma)
+
+    def gather(strip: tuple[slice, slice]) -> None:
+        cut, rows = strip
+        planes = develop(rows)
+        means.add(cut, planes)
+        squares.add(cut, np.multiply(planes, planes, out=planes))
+
+    _in_threads(gather, means.strips(STRIP_PIXELS // size[1]))
+    means.finish()
+    squares.finish()
+
+    def denoised(rows: slice) -> NDArray[np.float32]:
+        planes, mean, variance = develop(rows), means.rows(rows), squares.rows(rows)
+        keep = mean * mean
+        variance -= keep
+        np.maximum(variance, 0, out=variance)
+        np.add(variance, noise**2 + 1e-12, out=keep)
+        np.divide(variance, keep, out=keep)
+        planes -= mean
+        planes *= keep
+        planes += mean
+        return np.clip(planes, 0, 1, out=planes)
+
+    return denoised
+
+
+def _sharpened(develop: _Develop, size: tuple[int, int], sigma: float, strength: float) -> _Develop:
+    """What :func:`filters.unsharp_luma` adds to the photo."""
+    blur = WideBlur(1, *size, sigma)
+
+    def gather(strip: tuple[slice, slice]) -> None:
+        cut, rows = strip
+        blur.add(cut, _luma(develop(rows))[np.newaxis])
+
+    _in_threads(gather, blur.strips(STRIP_PIXELS // size[1]))
+    blur.finish()
+
+    def sharpened(rows: slice) -> NDArray[np.float32]:
+        planes = develop(rows)
+        detail = _luma(planes)
+        detail -= blur.rows(rows)[0]
+        detail *= strength
+        planes += detail
+        return np.clip(planes, 0, 1, out=planes)
+
+    return sharpened
+
+
+def _luma(planes: NDArray[np.float32]) -> NDArray[np.float32]:
+    red, green, blue = (plane * np.float32(weight) for plane, weight in zip(planes, LUMINANCE_WEIGHTS, strict=True))
+    red += green
+    red += blue
+    return red
+
+
+def _store(planes: NDArray[np.float32], out: Samples) -> None:
+    """Write (3, n, W) floats in [0, 1] into (n, W, 3) samples, rounded to the nearest level."""
+    if out.dtype != np.float32:
+        planes *= np.iinfo(out.dtype).max
+        planes += 0.5
     for channel in range(3):
-        plane = torch.from_numpy(np.ascontiguousarray(pixels[..., channel]))
-        smooth = local_statistics_filter(plane[None, None], sigma, torch.tensor([noise]))
-        np.clip(smooth[0, 0].numpy(), 0, 1, out=pixels[..., channel])
-
-
-def _sharpen(pixels: NDArray[np.float32], sigma: float, strength: float) -> None:
-    grey = torch.cat([luma(as_batch(pixels[rows])) for rows in _strips(pixels)], dim=2)
-    detail = unsharp_luma(grey, sigma)[0, 0].numpy()
-    for rows in _strips(pixels):
-        strip = pixels[rows]
-        strip += strength * detail[rows, :, None]
-        np.clip(strip, 0, 1, out=strip)
+        np.copyto(out[..., channel], planes[channel], casting="unsafe")

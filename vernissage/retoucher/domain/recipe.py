@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from vernissage.core.errors import CorruptArtifact
+from vernissage.retoucher.domain.render import clamp_settings
 from vernissage.retoucher.domain.sliders import SLIDER_COUNT, SLIDERS, slider_index
 
 if TYPE_CHECKING:
@@ -58,6 +59,23 @@ class Recipe:
     def as_tensor(self) -> torch.Tensor:
         """Settings as (1, K) float."""
         return torch.tensor([self.settings], dtype=torch.float32)
+
+    def path(self) -> torch.Tensor:
+        """Settings before the first step and after each, (T + 1, K) float; the last row is exactly the recipe's."""
+        rows = torch.zeros(len(self.steps) + 1, SLIDER_COUNT)
+        for number, step in enumerate(self.steps):
+            rows[number + 1 :, slider_index(step.slider)] += step.change
+        # Six digits, as in the JSON: sums of steps carry dust that is no edit. Adding zero turns -0 into 0.
+        rows = clamp_settings(torch.round(rows, decimals=6) + 0.0)
+        rows[-1] = self.as_tensor()[0]
+        return rows
+
+    def without_each_step(self) -> torch.Tensor:
+        """The final settings had a step been left out, one row for each of T steps, (T, K) float."""
+        rows = self.as_tensor().repeat(len(self.steps), 1)
+        for number, step in enumerate(self.steps):
+            rows[number, slider_index(step.slider)] -= step.change
+        return clamp_settings(torch.round(rows, decimals=6) + 0.0)
 
     def to_json(self) -> str:
         """The recipe as JSON text, with amounts in photographic units beside the settings."""

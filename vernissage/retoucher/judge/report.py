@@ -35,7 +35,7 @@ def write_report(folders: SystemFolders, juror: Path) -> None:
     if AGENT not in table["rows"]:
         raise CorruptArtifact(f"{folders.benchmark / 'table.json'}: no row {AGENT!r}; run `dvc repro benchmark` again")
     with fresh_folder(folders.plots) as folder:
-        for phase in ("plan", "ppo"):
+        for phase in ("plan", "reinforcement"):
             shutil.copyfile(folders.training / f"{phase}.csv", folder / f"{phase}.csv")
         shutil.copyfile(juror / "curves.csv", folder / "juror.csv")
         write_csv(folder / "methods.csv", _method_rows(table["rows"]))
@@ -49,6 +49,7 @@ def write_report(folders: SystemFolders, juror: Path) -> None:
             "system": AGENT,
             "headline": headline(table),
             "rows": table["rows"],
+            **{key: table[key] for key in ("strongest", "upper_bounds", "search_beats_policy")},
             "robustness": {"passed": sum(row["passed"] == "True" for row in cases), "cases": len(cases)},
             "juror": {key: value for key, value in evaluation.items() if key != "per_fault"},
         },

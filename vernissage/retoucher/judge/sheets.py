@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from vernissage.core.images import save_png
+from vernissage.retoucher.domain.amounts import amount_text
 from vernissage.retoucher.domain.pictures import comparison_grid, step_mosaic
 from vernissage.retoucher.domain.render import render
 from vernissage.retoucher.domain.sliders import SLIDERS
@@ -96,7 +97,7 @@ def _steps(network: PolicyNet, juror: Juror, pair: Pair) -> NDArray[np.uint8]:
     for step in range(edits):
         change = path[step + 1] - path[step]
         slider = SLIDERS[int(change.abs().argmax())]
-        amount = slider.amount(float(change.abs().max() * change.sum().sign()))
-        captions.append(f"{step + 1} {slider.name} {amount:+.2f} {slider.unit}, juror {scores[step + 1]:.1f}")
+        amount = amount_text(slider, float(change.abs().max() * change.sum().sign()))
+        captions.append(f"{step + 1} {slider.name} {amount}, juror {scores[step + 1]:.1f}")
     pictures = torch.cat((pictures, load_photo(pair.original)))
     return step_mosaic(pictures, [*captions, "the original"], title="Step by step", cell=_CELL)

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+# Sides of crops as shares of the photo's: smaller ones show too little to tell what a scene is.
+_CROP_SHARES = (0.45, 0.9)
+
+
 @dataclass(frozen=True)
 class Pair:
     """One faulty photo and its original.
@@ -127,9 +131,41 @@ def load_starts(pairs: Sequence[Pair], view: int) -> Starts:
 
 def unique_originals(pairs: Sequence[Pair], view: int) -> Pictures:
     """The originals behind pairs, each once, as thumbnails and pixel samples of one size."""
-    paths = list(dict.fromkeys(pair.original for pair in pairs))
-    samples = torch.cat([pixel_sample(load_photo(path), view) for path in paths])
-    return Pictures(load_thumbnails(paths, view), samples)
+    photos = [load_photo(path) for path in _originals(pairs)]
+    return _as_pictures(photos, view)
+
+
+def cropped_originals(pairs: Sequence[Pair], view: int, each: int, rng: np.random.Generator) -> Pictures:
+    """Random crops of the originals behind pairs: more scenes to learn from, and proof that not all reach the ends.
+
+    Args:
+        pairs: Whose originals.
+        view: Side of thumbnails and samples in pixels.
+        each: Crops of each photo.
+        rng: Source of randomness.
+
+    Returns:
+        The crops, with sides of 45 to 90 percent of the photo's.
+    """
+    crops = []
+    for photo in map(load_photo, _originals(pairs)):
+        height, width = photo.shape[-2:]
+        for share in rng.uniform(*_CROP_SHARES, size=each):
+            rows, columns = max(1, round(share * height)), max(1, round(share * width))
+            top, left = int(rng.integers(height - rows + 1)), int(rng.integers(width - columns + 1))
+            crops.append(photo[..., top : top + rows, left : left + columns])
+    return _as_pictures(crops, view)
+
+
+def _originals(pairs: Sequence[Pair]) -> list[Path]:
+    return list(dict.fromkeys(pair.original for pair in pairs))
+
+
+def _as_pictures(photos: Sequence[torch.Tensor], view: int) -> Pictures:
+    if not photos:
+        return Pictures.of_thumbnails(torch.zeros(0, 3, view, view))
+    thumbnails = torch.cat([to_bytes(resize_square(photo, view)) for photo in photos]).float() / 255
+    return Pictures(thumbnails, torch.cat([pixel_sample(photo, view) for photo in photos]))
 
 
 def photos_of_split(annotations: Path, resized: Path, split: str, view: int) -> torch.Tensor:

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from vernissage.retoucher.learn.scenes import StartSource
 
 
-_MEAN_DECAY = 0.985
+# Updates over which the weights are averaged: at least so many, and this share of a longer training.
+_MEAN_OVER, _MEAN_OVER_SHARE = 67, 0.06
+# A few hundred photos are soon known by heart; both make the plan more careful with photos that it has not seen.
+_WEIGHT_DECAY, _DROPOUT = 0.02, 0.15
 
 
 @dataclass(frozen=True)
@@ -89,11 +92,6 @@ def planner_loss(
     return (error + harm_aversion * harm + log_weight * torch.log10(mse + 5e-5)).mean()
 
 
-def planner_parameters(network: PolicyNet) -> list[nn.Parameter]:
-    """The weights that make the plan."""
-    return [*network.trunk.parameters(), *network.plan_head.parameters(), *network.trust.parameters()]
-
-
 class PlannerTrainer:
     """Trains the plan, one update at a time, so that the caller can checkpoint between updates.
 
@@ -106,16 +104,16 @@ class PlannerTrainer:
     def __init__(self, network: PolicyNet, source: StartSource, settings: PlannerTraining) -> None:
         self.network, self.source, self.settings = network, source, settings
         trust = list(network.trust.parameters())
-        others = [p for p in planner_parameters(network) if all(p is not t for t in trust)]
+        others = [p for p in network.plan_parameters() if all(p is not t for t in trust)]
         # Trust has to become all or nothing where a histogram tells the fault exactly: faster, and never decayed.
         groups = [
-            {"params": others, "weight_decay": 1e-3, "pace": 1.0},
+            {"params": others, "weight_decay": _WEIGHT_DECAY, "pace": 1.0},
             {"params": trust, "weight_decay": 0.0, "pace": 3.0},
         ]
         self.optimiser = torch.optim.AdamW(groups, lr=settings.lr)
         self.update = 0
         # Running mean of the weights (Polyak and Juditsky 1992): what is validated and kept is less a matter of chance.
-        self.mean = [parameter.detach().clone() for parameter in planner_parameters(network)]
+        self.mean = [parameter.detach().clone() for parameter in network.plan_parameters()]
 
     def learning_rate(self) -> float:
         """Warm-up over 30 updates, then a cosine to two percent."""
@@ -128,7 +126,8 @@ class PlannerTrainer:
         for group in self.optimiser.param_groups:
             group["lr"] = group["pace"] * self.learning_rate()
         starts = self.source.draw(self.settings.batch)
-        result = render_linear(srgb_to_linear(starts.faulty), self.network.plan(starts.faulty, starts.suggestions))
+        plan = self.network.plan(starts.faulty, starts.suggestions, dropout=_DROPOUT)
+        result = render_linear(srgb_to_linear(starts.faulty), plan)
         first_error = reference_error(starts.faulty, starts.reference)
         done = self.update / self.settings.updates
         # First find out what to do at all: with the full price of harm from the start, doing nothing is a trap.
@@ -137,19 +136,20 @@ class PlannerTrainer:
         loss = planner_loss(result, starts.reference, first_error, harm_aversion, log_weight)
         self.optimiser.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(planner_parameters(self.network), 1.0)
+        nn.utils.clip_grad_norm_(self.network.plan_parameters(), 1.0)
         self.optimiser.step()
         self.update += 1
-        decay = min(_MEAN_DECAY, (1 + self.update) / (10 + self.update))
+        horizon = max(_MEAN_OVER, _MEAN_OVER_SHARE * self.settings.updates)
+        decay = min(1 - 1 / horizon, (1 + self.update) / (10 + self.update))
         with torch.no_grad():
-            for mean, parameter in zip(self.mean, planner_parameters(self.network), strict=True):
+            for mean, parameter in zip(self.mean, self.network.plan_parameters(), strict=True):
                 mean.lerp_(parameter, 1 - decay)
         return loss.item()
 
     @torch.no_grad()
     def swap_mean(self) -> None:
         """Put the mean weights into the network and keep the present ones; a second call swaps back."""
-        for mean, parameter in zip(self.mean, planner_parameters(self.network), strict=True):
+        for mean, parameter in zip(self.mean, self.network.plan_parameters(), strict=True):
             present = parameter.detach().clone()
             parameter.copy_(mean)
             mean.copy_(present)

@@ -11,7 +11,7 @@ from vernissage.retoucher.domain.colour import srgb_to_linear
 from vernissage.retoucher.domain.filters import resize_area, resize_square
 from vernissage.retoucher.domain.render import render_linear
 from vernissage.retoucher.domain.sliders import SLIDER_COUNT
-from vernissage.retoucher.learn.environment import to_bytes
+from vernissage.retoucher.learn.environment import original_statistics, to_bytes, view_statistics
 
 if TYPE_CHECKING:
     from vernissage.retoucher.learn.network import PolicyNet
@@ -71,11 +71,13 @@ def run_policy(network: PolicyNet, photos: torch.Tensor, suggestions: torch.Tens
     last = torch.zeros(count, table.count)
     stopped = torch.zeros(count, dtype=torch.bool)
     path, chosen = [settings], []
-    view = original
+    view, evidence = original, original_statistics(original)
     for step in range(spec.horizon):
         observation = {
             "original": original,
             "view": view,
+            "original_statistics": evidence,
+            "view_statistics": view_statistics(view),
             "suggestions": suggestions,
             "settings": settings,
             "progress": torch.full((count, 1), step / spec.horizon),

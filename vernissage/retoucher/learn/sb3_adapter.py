@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class Sb3RetouchEnv(VecEnv):
     """Thin adapter: reset happens inside ``step_wait``, the last observation of an episode travels in its info.
 
-    stable-baselines3 bootstraps the value of a truncated episode from ``terminal_observation``; without
-    ``TimeLimit.truncated`` it would take running out of steps for a final state and learn to stop early.
+    stable-baselines3 bootstraps the value of an episode with ``TimeLimit.truncated`` from ``terminal_observation``;
+    what it then finds for a photo without edits left is decided in :func:`reinforcement.edits_left`.
     """
 
     def __init__(self, env: RetouchEnv) -> None:
@@ -27,6 +27,19 @@ class Sb3RetouchEnv(VecEnv):
         self.env = env
         super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
         self._actions: np.ndarray | None = None
+        self._paid: list[float] = []
+
+    def take_mean_reward(self) -> float:
+        """Mean reward of all edits since the last call; stable-baselines3 adds bootstrapped values to what it stores.
+
+        Raises:
+            RuntimeError: If there was no step since.
+        """
+        if not self._paid:
+            raise RuntimeError("take_mean_reward: no step since the last call")
+        mean = sum(self._paid) / len(self._paid)
+        self._paid.clear()
+        return mean
 
     def reset(self) -> VecEnvObs:
         """Begin new episodes and return only observations."""
@@ -46,6 +59,7 @@ class Sb3RetouchEnv(VecEnv):
             raise RuntimeError("step_wait was called before step_async")
         observations, rewards, terminated, truncated, infos = self.env.step(self._actions)
         self._actions = None
+        self._paid.append(float(rewards.mean()))
         dones = terminated | truncated
         rows: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         for slot in np.flatnonzero(dones):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -13,6 +13,9 @@ from vernissage.retoucher.domain.faults import apply_faults, draw_faults
 from vernissage.retoucher.domain.render import clamp_settings, render
 from vernissage.retoucher.domain.sliders import SLIDER_NAMES
 from vernissage.retoucher.learn.suggestions import classic_suggestions
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 # Spread of each slider when another scene is imagined: a darker room, a warmer lamp, duller colours. Exposure and
 # contrast vary little, the tone curve much: cameras put black and white near the ends whatever the scene is.
@@ -42,8 +45,6 @@ class Starts:
             object.__setattr__(self, "suggestions", classic_suggestions(self.faulty))
 
 
-# Share of whole photos whose black and white reach the ends.
-_FULL_RANGE_SHARE = 0.8
 #: Faults of neighbourhoods: pixels taken out of their place cannot show them.
 _SPATIAL_FAULTS = {"blur", "jpeg"}
 
@@ -55,19 +56,37 @@ class Pictures:
     Attributes:
         thumbnails: (M, 3, V, V) float in [0, 1].
         samples: (M, 3, S, S) float in [0, 1], pixels with the histogram of each photo; see :func:`pixel_sample`.
+        weights: (M,) how often each is drawn, in proportion; all alike where missing.
     """
 
     thumbnails: torch.Tensor
     samples: torch.Tensor
+    weights: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+
+    def __post_init__(self) -> None:
+        if not len(self.weights):
+            object.__setattr__(self, "weights", torch.ones(len(self.thumbnails)))
 
     @staticmethod
     def of_thumbnails(thumbnails: torch.Tensor) -> Pictures:
         """Thumbnails that are their own photos."""
         return Pictures(thumbnails, thumbnails)
 
-    def joined(self, other: Pictures) -> Pictures:
-        """Both, one after the other."""
-        return Pictures(torch.cat((self.thumbnails, other.thumbnails)), torch.cat((self.samples, other.samples)))
+    def joined(self, other: Pictures, share: float | None = None) -> Pictures:
+        """Both, one after the other.
+
+        Args:
+            other: Further photos.
+            share: Share of draws that go to them in [0, 1); without it every photo keeps its weight.
+        """
+        added = other.weights
+        if share is not None and len(added):
+            added = added * (self.weights.sum() * share / (1 - share) / added.sum())
+        return Pictures(
+            torch.cat((self.thumbnails, other.thumbnails)),
+            torch.cat((self.samples, other.samples)),
+            torch.cat((self.weights, added)),
+        )
 
 
 class StartSource(Protocol):
@@ -92,6 +111,8 @@ class SceneStarts:
         stored_share: Share of beginnings that come from the stored pairs.
         clean_share: Share of fresh beginnings without a fault.
         faults: Fewest and most faults of one photo.
+        kinds: Which faults there are.
+        full_range_share: See :func:`vary_scenes`.
         taken_at: Long edge at which faults happen, pixels.
         rng: Source of randomness.
     """
@@ -105,12 +126,17 @@ class SceneStarts:
         stored_share: float,
         clean_share: float,
         faults: tuple[int, int],
+        kinds: Sequence[str],
+        full_range_share: float,
         taken_at: int,
         rng: np.random.Generator,
     ) -> None:
         self._originals, self._stored = originals, stored
         self._variation, self._stored_share, self._clean_share = scene_variation, stored_share, clean_share
-        self._faults, self._taken_at = faults, taken_at
+        self._faults, self._kinds, self._taken_at = faults, kinds, taken_at
+        self._full_range_share = full_range_share
+        self._chances = (originals.weights / originals.weights.sum()).double().numpy()
+        self._chances /= self._chances.sum()
         self.rng = rng
 
     def draw(self, count: int) -> Starts:
@@ -134,9 +160,14 @@ class SceneStarts:
         if not count:  # one photo is drawn, and it is a stored one
             return Starts(thumbnails[:0], thumbnails[:0], self._stored.suggestions[:0])
         rng = self.rng
-        rows = torch.from_numpy(rng.integers(len(thumbnails), size=count))
-        scenes, sampled = vary_scenes(thumbnails[rows], self._variation, rng, samples[rows])
-        faults = [() if rng.random() < self._clean_share else draw_faults(rng, *self._faults) for _ in range(count)]
+        rows = torch.from_numpy(rng.choice(len(thumbnails), size=count, p=self._chances))
+        scenes, sampled = vary_scenes(
+            thumbnails[rows], self._variation, rng, samples[rows], full_range_share=self._full_range_share
+        )
+        faults = [
+            () if rng.random() < self._clean_share else draw_faults(rng, *self._faults, self._kinds)
+            for _ in range(count)
+        ]
         faulty = apply_faults(scenes, faults, [rng] * count, taken_at=self._taken_at)
         of_pixels = [tuple(fault for fault in row if fault.name not in _SPATIAL_FAULTS) for row in faults]
         suggestions = classic_suggestions(apply_faults(sampled, of_pixels, [rng] * count))
@@ -149,12 +180,12 @@ def vary_scenes(
     rng: np.random.Generator,
     samples: torch.Tensor | None = None,
     *,
-    full_range_share: float = _FULL_RANGE_SHARE,
+    full_range_share: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Render photos as if light and colour had been a little different that day.
 
-    Most of them also get their darkest and brightest pixels moved to the ends, as whole photos mostly have them and
-    crops of photos mostly do not.
+    Some also get their darkest and brightest pixels moved to the ends, as whole photos mostly have them and crops of
+    photos mostly do not.
 
     Args:
         images: (N, 3, H, W) float in [0, 1].
@@ -167,12 +198,15 @@ def vary_scenes(
         Varied images and samples.
     """
     samples = images if samples is None else samples
-    if variation == 0 or not len(images):
+    if not len(images):
         return images, samples
-    spread = variation * torch.tensor([_SCENE_SPREAD[name] for name in SLIDER_NAMES])
-    drawn = torch.from_numpy(rng.standard_normal((len(images), len(spread)), dtype=np.float32)).clamp(-2, 2)
-    settings = clamp_settings(drawn * spread)
-    images, samples = render(images, settings), render(samples, settings)
+    if variation > 0:
+        spread = variation * torch.tensor([_SCENE_SPREAD[name] for name in SLIDER_NAMES])
+        drawn = torch.from_numpy(rng.standard_normal((len(images), len(spread)), dtype=np.float32)).clamp(-2, 2)
+        settings = clamp_settings(drawn * spread)
+        images, samples = render(images, settings), render(samples, settings)
+    if full_range_share == 0:
+        return images, samples
     low, high = _ends(samples, rng)
     stretched = torch.from_numpy(rng.random(len(images)) < full_range_share).view(-1, 1, 1, 1)
     return torch.where(stretched, _stretch(images, low, high), images), torch.where(

@@ -200,7 +200,7 @@ def _damage(
         if not rows:
             break
         for row in rows:
-            kinds = _kinds(batch[row].image["statistics"])
+            kinds = _kinds(params.kinds, batch[row].image["statistics"])
             faults[row] = draw_faults(rngs[row], params.faults_min, params.faults_max, kinds)
         damaged[rows] = apply_faults(original[rows], [faults[row] for row in rows], [rngs[row] for row in rows])
         distances[rows] = delta_e(damaged[rows], original[rows])
@@ -211,9 +211,9 @@ def _damage(
     return damaged, faults, distances
 
 
-def _kinds(statistics: Mapping[str, float]) -> tuple[str, ...]:
+def _kinds(wanted: Sequence[str], statistics: Mapping[str, float]) -> tuple[str, ...]:
     """Kinds of fault that show on a photo: saturation does nothing to a monochrome one and could not be undone."""
-    return tuple(name for name in FAULTS if not (name == "saturation" and is_monochrome(statistics)))
+    return tuple(name for name in wanted if not (name == "saturation" and is_monochrome(statistics)))
 
 
 def _row(pair: PlannedPair, made: _MadePair, faulty_sha256: str, seed: int) -> Row:

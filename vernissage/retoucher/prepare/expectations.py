@@ -45,6 +45,7 @@ class GateLimits:
         long_edge: Longest side of a photo in pixels (``resize.long_edge``).
         faults_max: Most faults in a copy (``degrade.faults_max``).
         clean_share: Wanted share of clean pairs (``degrade.clean_share``).
+        kinds: Faults that there may be (``degrade.kinds``).
         clean_tolerance: How far the share of clean pairs may be from it.
         max_category_share: Largest share of the pairs that one category may have where there are several.
         kind_tolerance: How much more or less often than the others a kind of fault may occur, as a share of what is
@@ -54,6 +55,7 @@ class GateLimits:
     long_edge: int
     faults_max: int
     clean_share: float
+    kinds: tuple[str, ...] = tuple(FAULTS)
     clean_tolerance: float = 0.05
     max_category_share: float = 0.95
     kind_tolerance: float = 0.25
@@ -88,7 +90,9 @@ def retoucher_gate(ready: Path, limits: GateLimits) -> Gate:
         CorruptArtifact: If ``pairs.csv`` is not a table of pairs, or lists none.
     """
     pairs = read_pairs(ready)
-    return Gate(GATE_NAME, gate_tables(pairs, look_at_files(ready, pairs)), expectations(limits, len(pairs)))
+    return Gate(
+        GATE_NAME, gate_tables(pairs, look_at_files(ready, pairs), limits.kinds), expectations(limits, len(pairs))
+    )
 
 
 def read_pairs(ready: Path) -> pd.DataFrame:
@@ -132,12 +136,15 @@ def look_at_files(ready: Path, pairs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame([vars(files) for files in found], dtype=object)
 
 
-def gate_tables(pairs: pd.DataFrame, files: pd.DataFrame) -> dict[str, pd.DataFrame]:
+def gate_tables(
+    pairs: pd.DataFrame, files: pd.DataFrame, kinds: Sequence[str] = tuple(FAULTS)
+) -> dict[str, pd.DataFrame]:
     """Derive the tables that the expectations are about; no file is touched.
 
     Args:
         pairs: As :func:`read_pairs` returns it.
         files: As :func:`look_at_files` returns it.
+        kinds: Faults that there may be.
 
     Returns:
         Table name to table.
@@ -161,7 +168,7 @@ def gate_tables(pairs: pd.DataFrame, files: pd.DataFrame) -> dict[str, pd.DataFr
         "splits": pd.DataFrame({"split": list(SPLITS), "pairs": [int((pairs["split"] == s).sum()) for s in SPLITS]}),
         "categories": _shares(pairs["category"], "category"),
         "faults": faults,
-        "kinds": _kind_shares(faults),
+        "kinds": _kind_shares(faults, kinds),
         "dataset": pd.DataFrame({"pairs": [len(pairs)], "clean_share": [float((pairs["n_faults"] == 0).mean())]}),
     }
 
@@ -226,7 +233,7 @@ def _expect_of_faults(limits: GateLimits) -> list[TableExpectation]:
         _that("pairs", "no fault happens twice to one copy", gxe.ExpectColumnValuesToBeInSet(
             column="repeated_faults", value_set=[0])),
         _that("faults", "every kind of fault is known", gxe.ExpectColumnValuesToBeInSet(
-            column="name", value_set=list(FAULTS))),
+            column="name", value_set=list(limits.kinds))),
         _that("faults", "every fault's amount lies in the range of its kind", gxe.ExpectColumnValuesToBeInSet(
             column="in_range", value_set=[True])),
         _that("pairs", "a faulty copy differs from its original", gxe.ExpectColumnValuesToBeBetween(
@@ -352,12 +359,12 @@ def _shares(values: pd.Series, name: str) -> pd.DataFrame:
     return pd.DataFrame({name: counts.index, "pairs": counts.to_numpy(), "share": shares.to_numpy()})
 
 
-def _kind_shares(faults: pd.DataFrame) -> pd.DataFrame:
+def _kind_shares(faults: pd.DataFrame, kinds: Sequence[str]) -> pd.DataFrame:
     """One row per kind: how often it occurs, and how far that is from an equal share beyond what chance explains."""
-    counts = faults["name"].value_counts().reindex(list(FAULTS), fill_value=0).astype(float)
-    expected = max(float(counts.sum()) / len(FAULTS), 1e-9)
+    counts = faults["name"].value_counts().reindex(list(kinds), fill_value=0).astype(float)
+    expected = max(float(counts.sum()) / len(kinds), 1e-9)
     off = counts - expected
-    for kind in _KINDS_OF_COLOUR:
+    for kind in _KINDS_OF_COLOUR.intersection(kinds):
         off[kind] = max(0.0, off[kind])
     deviation = (off.abs() - _STANDARD_ERRORS * np.sqrt(expected)).clip(lower=0) / expected
     return pd.DataFrame({"kind": counts.index, "faults": counts.to_numpy(), "deviation": deviation.to_numpy()})

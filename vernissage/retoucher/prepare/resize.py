@@ -106,10 +106,10 @@ def shrink(photo: Photo, long_edge: int) -> np.ndarray:
     Returns:
         (h, w, 3) uint8.
     """
-    pixels = photo.pixels
+    pixels = photo.samples
     if photo.alpha is not None:
         opacity = photo.alpha[..., np.newaxis]
-        pixels = pixels * opacity + (1 - opacity)
+        pixels = photo.pixels * opacity + (1 - opacity)
     height, width = pixels.shape[:2]
     scale = long_edge / max(height, width)
     picture = to_uint8(pixels)
@@ -128,7 +128,7 @@ def _resize_file(raw: Path, row: dict[str, str], resize: Resize, photos: Photos)
         _require_large_enough(pixels, photo, resize.min_edge)
     except RejectedImage as error:
         return _Resized(row, reason=error.reason)
-    height, width = photo.pixels.shape[:2]
+    height, width = photo.samples.shape[:2]
     history = (*photo.history, "alpha over white") if photo.alpha is not None else photo.history
     return _Resized(row, pixels, (width, height), history)
 
@@ -137,7 +137,7 @@ def _require_large_enough(pixels: np.ndarray, photo: Photo, min_edge: int) -> No
     height, width = pixels.shape[:2]
     if min(height, width) >= min_edge:
         return
-    was = f"{photo.pixels.shape[1]}x{photo.pixels.shape[0]}"
+    was = f"{photo.samples.shape[1]}x{photo.samples.shape[0]}"
     now = f"{width}x{height}"
     size = f"{was} px" if was == now else f"{was} px, {now} px after resizing"
     raise RejectedImage(f"too small: {size}; the shorter side must have at least {min_edge} px")

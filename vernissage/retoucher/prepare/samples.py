@@ -142,7 +142,7 @@ def read_sample(photo: SamplePhoto) -> list[np.ndarray]:
                 f"sample photo {photo.name}: {_PACKAGE_TITLES[photo.package]} came without {file}; "
                 "install the version in constraints.txt, or bring your own photos: `vernissage ingest FOLDER`"
             )
-        views.append(to_uint8(read_photo(path).pixels))
+        views.append(to_uint8(read_photo(path).samples))
     return views
 
 

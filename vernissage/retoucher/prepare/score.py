@@ -22,14 +22,10 @@ _DIGITS = 4
 
 
 class ScoresPhotos(Protocol):
-    """What this stage asks of a juror."""
+    """What this stage asks of a juror; where it has a ``spread`` too, that is kept beside the score."""
 
     def score(self, images: torch.Tensor) -> torch.Tensor:
         """Score photos, (N, 3, H, W) float in [0, 1], from 0 to 10: (N,)."""
-        ...
-
-    def spread(self, images: torch.Tensor) -> torch.Tensor:
-        """How far the members of an ensemble disagree about each photo, in points: (N,)."""
         ...
 
 
@@ -42,7 +38,7 @@ class ScoreReport:
         mean: Mean score, 0 to 10.
         lowest: Smallest score.
         highest: Largest score.
-        mean_spread: Mean disagreement of the ensemble, in points.
+        mean_spread: Mean disagreement of the ensemble, in points; 0 for a juror that is none.
     """
 
     photos: int
@@ -53,7 +49,7 @@ class ScoreReport:
 
 
 def score_photos(annotated: Path, resized: Path, out: Path, juror: ScoresPhotos) -> ScoreReport:
-    """Add ``score`` and ``score_spread`` to every image of the COCO file.
+    """Add ``score`` and ``score_spread`` (0 where the juror is no ensemble) to every image of the COCO file.
 
     Args:
         annotated: Folder with ``annotations.json``.
@@ -74,7 +70,7 @@ def score_photos(annotated: Path, resized: Path, out: Path, juror: ScoresPhotos)
     with Progress("juror-score", total=len(images), unit="photos") as progress, torch.inference_mode():
         for batch in equal_size_batches(sizes, _BATCH):
             photos = load_batch([resized / images[position]["file_name"] for position in batch])
-            scores, spreads = juror.score(photos), juror.spread(photos)
+            scores, spreads = juror.score(photos), _spread(juror, photos)
             _require_scores(scores, spreads, len(batch))
             for position, score, spread in zip(batch, scores.tolist(), spreads.tolist(), strict=True):
                 images[position]["score"] = round(score, _DIGITS)
@@ -86,6 +82,12 @@ def score_photos(annotated: Path, resized: Path, out: Path, juror: ScoresPhotos)
     return ScoreReport(
         len(images), values.mean().item(), values.min().item(), values.max().item(), spread.mean().item()
     )
+
+
+def _spread(juror: ScoresPhotos, photos: torch.Tensor) -> torch.Tensor:
+    """How far the members of an ensemble disagree about each photo, in points: (N,)."""
+    spread = getattr(juror, "spread", None)
+    return torch.zeros(len(photos)) if spread is None else spread(photos)
 
 
 def _require_scores(scores: torch.Tensor, spreads: torch.Tensor, count: int) -> None:
