@@ -168,7 +168,7 @@ def test_cnn_is_the_own_network() -> None:
 def test_what_is_trained_changes_and_the_rest_does_not(
     trainable: str, learns: set[str], stays: set[str], folders: dict[str, Path]
 ) -> None:
-    network = Judge(choose_extractor("resnet18", str(folders["resnet18"]), trainable))
+    network = seeded(lambda: Judge(choose_extractor("resnet18", str(folders["resnet18"]), trainable)), 5)
     load_first_weights(network.trunk, choose_extractor("resnet18", str(folders["resnet18"]), trainable))
     before = values(network.trunk)
     learn(network, steps=2)
