@@ -1,4 +1,5 @@
-"""What holds for every test: one thread per process, no telemetry, no network but loopback, a scratch of its own."""
+"""What holds for every test: one thread per process, no telemetry, no network but loopback, the same draws every time,
+a scratch of its own."""
 
 from __future__ import annotations
 
@@ -9,6 +10,11 @@ import tempfile
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+# A slow machine is no fault of the code.
+settings.register_profile("any pace", deadline=None)
+settings.load_profile("any pace")
 
 # Before torch or anything on top of it is imported; child processes inherit it.
 os.environ.update(
@@ -56,6 +62,14 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
             return _original(self, *arguments)
 
         monkeypatch.setattr(socket.socket, name, guarded)
+
+
+@pytest.fixture(autouse=True)
+def same_draws() -> None:
+    """Give networks that are made without a seed the same weights in every run."""
+    import torch
+
+    torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True)

@@ -85,8 +85,8 @@ def test_a_file_that_ends_in_its_header_is_left_alone_or_stays_as_far_as_it_goes
     cut = photo[: int(len(photo) * share)]
     copy = with_packet(cut, PACKET)
     if copy is not None:
-        tail = cut[-40:]
-        assert copy.endswith(tail)
+        picture = cut.index(b"\xff\xda") if "jpeg" in name else cut.index(b"IDAT") - 4
+        assert copy.endswith(cut[picture:])
 
 
 JPEG, PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
