@@ -191,21 +191,16 @@ def test_bytes_score_as_the_pictures_on_the_8_bit_grid() -> None:
             assert torch.equal(pool.score(given_as), FINGERPRINT.score(images))
 
 
-def test_requests_that_meet_share_a_forward(moods: Path) -> None:
-    together = threading.Barrier(4)
-
-    def ask(_: int) -> list[float]:
-        pool.score(set_off(COUNTED))  # who has asked lately is waited for
-        together.wait(PATIENCE)
-        return pool.score(set_off(COUNTED, 2)).tolist()
-
-    # A window that no machine is too slow for: a batch goes as soon as nobody else is expected.
-    with (
-        JurorPool(moody(moods), workers=1, side=16, slots=12, batch=8, gather=PATIENCE, timeout=PATIENCE) as pool,
-        ThreadPoolExecutor(4) as threads,
-    ):
-        answers = list(threads.map(ask, range(4)))
-    assert answers == [[8.0, 8.0]] * 4
+def test_requests_that_meet_share_a_forward(tmp_path: Path) -> None:
+    with JurorPool(moody(tmp_path), workers=1, side=16, slots=12, batch=8, gather=1e-6, timeout=PATIENCE) as pool:
+        busy = pool.submit(set_off(HELD))
+        until((tmp_path / "holding").exists)
+        futures = [pool.submit(set_off(COUNTED, 2)) for _ in range(4)]
+        (tmp_path / "go").touch()
+        assert [future.result(PATIENCE).tolist() for future in futures] == [[8.0, 8.0]] * 4
+        busy.result(PATIENCE)
+        # A lone request waits for nobody who has not been here lately.
+        assert pool.score(set_off(COUNTED, 3)).tolist() == [3.0] * 3
 
 
 # --- failures ---------------------------------------------------------------------------------------------------------

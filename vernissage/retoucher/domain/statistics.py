@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from vernissage.retoucher.domain.colour import luma, rgb_to_lab
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 LUMA_PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
 #: Encoded values at or beyond these count as clipped.
@@ -16,10 +21,6 @@ STATISTIC_NAMES: tuple[str, ...] = (
     *(f"luma_p{percentile:02d}" for percentile in LUMA_PERCENTILES),
     "luma_mean", "luma_std", "clipped_low", "clipped_high", "cast_a", "cast_b", "saturation_mean", "sharpness", "noise",
 )  # fmt: skip
-
-# Immerkaer's mask: blind to constant, linear and quadratic structure, so what is left is mostly noise.
-_NOISE_MASK = ((1.0, -2.0, 1.0), (-2.0, 4.0, -2.0), (1.0, -2.0, 1.0))
-_LAPLACE_MASK = ((0.0, 1.0, 0.0), (1.0, -4.0, 1.0), (0.0, 1.0, 0.0))
 
 
 def photo_statistics(images: torch.Tensor) -> list[dict[str, float]]:
@@ -53,27 +54,48 @@ def statistics_table(images: torch.Tensor, *, colour_stride: int = 1) -> torch.T
     grey = luma(images)
     flat = grey.flatten(1)
     thin = images[..., ::colour_stride, ::colour_stride]
-    levels = torch.tensor([p / 100 for p in LUMA_PERCENTILES], dtype=images.dtype, device=images.device)
-    percentiles = torch.quantile(_at_most(luma(thin).flatten(1), 1 << 20), levels, dim=1).T
     lab = rgb_to_lab(thin)
     chroma = torch.hypot(lab[:, 1], lab[:, 2])
     candidates = ((lab[:, 0] > 15) & (lab[:, 0] < 95) & (chroma < 40)).to(images.dtype)
     weight = candidates.flatten(1).sum(dim=1).clamp_min(1.0)
     casts = [(lab[:, channel] * candidates).flatten(1).sum(dim=1) / weight for channel in (1, 2)]
+    bends, specks = _second_differences(grey)
     return torch.column_stack(
         (
-            percentiles,
+            percentiles(_at_most(luma(thin).flatten(1), 1 << 20), LUMA_PERCENTILES),
             flat.mean(dim=1),
-            flat.std(dim=1, correction=0),
+            _spread(flat),
             (flat <= CLIP_LOW).to(images.dtype).mean(dim=1),
             (flat >= CLIP_HIGH).to(images.dtype).mean(dim=1),
             *casts,
             chroma.flatten(1).mean(dim=1) / 100,
-            _mask_response(grey, _LAPLACE_MASK).flatten(1).std(dim=1, correction=0),
+            _spread(bends.flatten(1)),
             # sqrt(pi / 2) / 6 turns the mean absolute response into a standard deviation for Gaussian noise.
-            _mask_response(grey, _NOISE_MASK).abs().flatten(1).mean(dim=1) * math.sqrt(math.pi / 2) / 6,
+            specks.abs().flatten(1).mean(dim=1) * math.sqrt(math.pi / 2) / 6,
         )
     )
+
+
+def percentiles(values: torch.Tensor, wanted: Sequence[float]) -> torch.Tensor:
+    """Percentiles of each row, with linear interpolation and with gradient.
+
+    Args:
+        values: (N, M) float.
+        wanted: P numbers from 0 to 100.
+
+    Returns:
+        (N, P).
+    """
+    places = torch.tensor(wanted, dtype=torch.float64) / 100 * (values.shape[1] - 1)
+    lower = places.floor().long()
+    share = (places - lower).to(values)
+    upper = (lower + 1).clamp_max(values.shape[1] - 1)
+    known = values.detach()
+    # On a processor numpy sorts several times as fast as torch does.
+    on_host = known.device.type == "cpu"
+    order = torch.from_numpy(np.argsort(known.numpy(), axis=1)) if on_host else known.argsort(dim=1)
+    low, high = values.gather(1, order[:, lower]), values.gather(1, order[:, upper])
+    return low + (high - low) * share
 
 
 def histograms(images: torch.Tensor, bins: int) -> torch.Tensor:
@@ -98,12 +120,24 @@ def histograms(images: torch.Tensor, bins: int) -> torch.Tensor:
 
 
 def _at_most(flat: torch.Tensor, limit: int) -> torch.Tensor:
-    """Every n-th value where there are more than torch.quantile takes; percentiles barely notice."""
+    """Every n-th value where there are more; percentiles barely notice."""
     stride = math.ceil(flat.shape[1] / limit)
     return flat[:, ::stride]
 
 
-def _mask_response(grey: torch.Tensor, mask: tuple[tuple[float, ...], ...]) -> torch.Tensor:
-    kernel = torch.tensor(mask, dtype=grey.dtype, device=grey.device).view(1, 1, 3, 3)
-    padded = torch.nn.functional.pad(grey, (1, 1, 1, 1), mode="replicate")
-    return torch.nn.functional.conv2d(padded, kernel)
+def _spread(values: torch.Tensor) -> torch.Tensor:
+    """(N,) standard deviations of the rows; several times as fast as torch.std, and its slope at nought is nought."""
+    centred = values - values.mean(dim=1, keepdim=True)
+    return torch.linalg.vector_norm(centred, dim=1) / math.sqrt(values.shape[1])
+
+
+def _second_differences(grey: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Laplacian of (N, 1, H, W), and its response to Immerkaer's mask, edges replicated.
+
+    The mask is the second difference in both directions: blind to constant, linear and quadratic structure, so what is
+    left is mostly noise.
+    """
+    wide = torch.nn.functional.pad(grey, (1, 1, 1, 1), mode="replicate")
+    down = wide[..., :-2, :] - 2 * wide[..., 1:-1, :] + wide[..., 2:, :]
+    across = wide[..., 1:-1, :-2] - 2 * grey + wide[..., 1:-1, 2:]
+    return down[..., 1:-1] + across, down[..., :-2] - 2 * down[..., 1:-1] + down[..., 2:]
