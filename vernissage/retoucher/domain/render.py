@@ -73,10 +73,40 @@ def render_linear(linear: torch.Tensor, settings: torch.Tensor, *, long_edge: fl
     Returns:
         (N, 3, H, W) float in [0, 1], encoded sRGB.
     """
-    amounts = settings * torch.tensor(_FULL_SCALE, dtype=settings.dtype, device=settings.device)
-    edge = long_edge or max(linear.shape[-2:])
-    encoded = linear_to_srgb(linear * channel_gains(amounts).view(-1, 3, 1, 1))
-    toned = tone_curve(encoded, amounts)
+    amounts = _amounts(settings)
+    return _finish(_toned(linear, amounts), amounts, long_edge or max(linear.shape[-2:]))
+
+
+def render_levels(levels: torch.Tensor, settings: torch.Tensor) -> torch.Tensor:
+    """As :func:`render`, for photos of 8 bits, several times as fast.
+
+    White balance, exposure and tone curve look at one channel at a time, so they are worked out for 256 levels and
+    looked up.
+
+    Args:
+        levels: (N, 3, H, W) uint8, encoded sRGB.
+        settings: (N, K) normalised settings.
+
+    Returns:
+        (N, 3, H, W) float in [0, 1], encoded sRGB.
+    """
+    amounts = _amounts(settings)
+    ramp = srgb_to_linear(torch.arange(256, device=levels.device, dtype=settings.dtype) / 255)
+    table = _toned(ramp.expand(len(levels), 3, 1, 256), amounts).squeeze(2)
+    toned = table.gather(2, levels.flatten(2).long()).view(levels.shape)
+    return _finish(toned, amounts, max(levels.shape[-2:]))
+
+
+def _amounts(settings: torch.Tensor) -> torch.Tensor:
+    return settings * torch.tensor(_FULL_SCALE, dtype=settings.dtype, device=settings.device)
+
+
+def _toned(linear: torch.Tensor, amounts: torch.Tensor) -> torch.Tensor:
+    """What happens to each channel by itself, encoded."""
+    return tone_curve(linear_to_srgb(linear * channel_gains(amounts).view(-1, 3, 1, 1)), amounts)
+
+
+def _finish(toned: torch.Tensor, amounts: torch.Tensor, edge: float) -> torch.Tensor:
     grey = luma(toned)
     coloured = grey + torch.exp2(amounts[:, _SATURATION]).view(-1, 1, 1, 1) * (toned - grey)
     return _spatial(coloured.clamp(0, 1), amounts, edge).clamp(0, 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import gymnasium as gym
@@ -12,8 +12,9 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from vernissage.core.errors import CorruptArtifact
+from vernissage.core.parallel import in_parts
 from vernissage.retoucher.domain.colour import luma, srgb_to_linear
-from vernissage.retoucher.domain.render import render_linear
+from vernissage.retoucher.domain.render import render_levels
 from vernissage.retoucher.domain.sliders import HIGHS, LOWS, SLIDER_COUNT
 from vernissage.retoucher.domain.statistics import CLIP_HIGH, CLIP_LOW, histograms
 from vernissage.retoucher.learn.juror import HISTOGRAM_BINS, PICTURE_STATISTICS, picture_statistics
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from vernissage.retoucher.learn.juror import Juror
     from vernissage.retoucher.learn.scenes import Starts, StartSource
 
+# Photos that are developed at a time: what they need fits into a core's cache.
+_CACHEFUL = 32
 Observation = dict[str, np.ndarray]
 
 #: Histograms of R, G, B and luma; clipped shares; means, spreads and ends of the channels; mean saturation.
@@ -104,7 +107,6 @@ class _Slots:
 
     original: torch.Tensor
     original_statistics: torch.Tensor
-    linear: torch.Tensor
     reference: torch.Tensor
     suggestions: torch.Tensor
     view: torch.Tensor
@@ -177,7 +179,7 @@ class RetouchEnv(VectorEnv):
         """
         if seed is not None or options:
             raise ValueError("RetouchEnv.reset: the start source owns the randomness; seed it where it is made")
-        starts = self.source.draw(self.num_envs)
+        starts = self._draw(self.num_envs)
         self._slots = self._begin(starts, self._scores(starts.faulty))
         return self.observation(), {}
 
@@ -236,8 +238,8 @@ class RetouchEnv(VectorEnv):
         if slots is None:
             raise RuntimeError("RetouchEnv has no photos before reset")
         return {
-            "original": to_bytes(slots.original).numpy(),
-            "view": to_bytes(slots.view).numpy(),
+            "original": slots.original.numpy().copy(),
+            "view": slots.view.numpy().copy(),
             "original_statistics": slots.original_statistics.numpy().copy(),
             "view_statistics": slots.view_statistics.numpy().copy(),
             "suggestions": slots.suggestions.numpy().copy(),
@@ -255,7 +257,7 @@ class RetouchEnv(VectorEnv):
         slots = self._slots
         if slots is None:
             raise RuntimeError("RetouchEnv has no photos before reset")
-        return slots.linear, slots.reference, slots.settings
+        return srgb_to_linear(slots.original.float() / 255), slots.reference, slots.settings
 
     @property
     def begun(self) -> bool:
@@ -278,17 +280,21 @@ class RetouchEnv(VectorEnv):
             )
         return scores
 
+    def _draw(self, count: int) -> Starts:
+        """Draw beginnings in 8 bits, as the agent sees them."""
+        starts = self.source.draw(count)
+        return replace(starts, faulty=to_bytes(starts.faulty).float() / 255)
+
     def _begin(self, starts: Starts, score: torch.Tensor) -> _Slots:
         count = len(starts.faulty)
         error = reference_error(starts.faulty, starts.reference)
         shown = to_bytes(starts.faulty)
         return _Slots(
-            original=starts.faulty,
+            original=shown,
             original_statistics=original_statistics(shown),
-            linear=srgb_to_linear(starts.faulty),
             reference=starts.reference,
             suggestions=starts.suggestions,
-            view=starts.faulty.clone(),
+            view=shown.clone(),
             view_statistics=view_statistics(shown),
             settings=torch.zeros(count, SLIDER_COUNT),
             edits=torch.zeros(count, dtype=torch.long),
@@ -304,13 +310,21 @@ class RetouchEnv(VectorEnv):
     def _develop(self, slots: _Slots, edited: torch.Tensor, ended: torch.Tensor) -> _Slots | None:
         """Render and score the photos that were edited, and in the same call of the juror those that come next."""
         rows = edited.nonzero().flatten()
-        starts = self.source.draw(int(ended.sum())) if bool(ended.any()) else None
-        views = render_linear(slots.linear[rows], slots.settings[rows])
-        scores = self._scores(views if starts is None else torch.cat((views, starts.faulty)))
-        slots.view[rows] = views
-        slots.view_statistics[rows] = view_statistics(to_bytes(views))
-        slots.error[rows] = reference_error(views, slots.reference[rows])
-        slots.score[rows] = scores[: len(rows)]
+        starts = self._draw(int(ended.sum())) if bool(ended.any()) else None
+        originals, settings, references = slots.original[rows], slots.settings[rows], slots.reference[rows]
+
+        def develop(part: slice) -> tuple[torch.Tensor, ...]:
+            views = render_levels(originals[part], settings[part])
+            shown = to_bytes(views)
+            return views, shown, view_statistics(shown), reference_error(views, references[part])
+
+        parts = in_parts(develop, len(rows), _CACHEFUL)
+        developed = [torch.cat(column) for column in zip(*parts, strict=True)] if parts else []
+        pictures = [*developed[:1], *([] if starts is None else [starts.faulty])]
+        scores = self._scores(torch.cat(pictures)) if pictures else torch.empty(0)
+        if developed:
+            _, slots.view[rows], slots.view_statistics[rows], slots.error[rows] = developed
+            slots.score[rows] = scores[: len(rows)]
         slots.earned = torch.where(edited, self.reward_rule.earned(slots.standing(), slots.weights), slots.earned)
         return None if starts is None else self._begin(starts, scores[len(rows) :])
 

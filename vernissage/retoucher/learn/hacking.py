@@ -7,19 +7,17 @@ are what a juror learns from in its adversarial rounds, and how much score they 
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 
 from vernissage.core.devices import thread_count
+from vernissage.core.parallel import in_parts
 from vernissage.retoucher.domain.colour import srgb_to_linear
 from vernissage.retoucher.domain.render import clamp_settings, render, render_linear
 from vernissage.retoucher.domain.sliders import SLIDER_COUNT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import numpy as np
 
     from vernissage.retoucher.learn.actions import ActionTable
@@ -81,10 +79,10 @@ def climb(juror: Climbable, photos: torch.Tensor, first: torch.Tensor, *, steps:
         (N, K) settings within the sliders' ranges; of all that were passed, those that the juror liked best.
     """
 
-    def attack(rows: torch.Tensor) -> torch.Tensor:
+    def attack(rows: slice) -> torch.Tensor:
         return _climb(juror, photos[rows], first[rows], steps)
 
-    return _in_parallel(attack, len(photos))
+    return torch.cat(in_parts(attack, len(photos), _CHUNK, threads=thread_count()))
 
 
 def _climb(juror: Climbable, photos: torch.Tensor, first: torch.Tensor, steps: int) -> torch.Tensor:
@@ -128,10 +126,10 @@ def wander(
     """
     drawn = torch.from_numpy(rng.integers(actions.stop, size=(steps, tries, len(photos))))
 
-    def attack(rows: torch.Tensor) -> torch.Tensor:
+    def attack(rows: slice) -> torch.Tensor:
         return _wander(juror, actions, photos[rows], drawn[:, :, rows])
 
-    return _in_parallel(attack, len(photos))
+    return torch.cat(in_parts(attack, len(photos), _CHUNK, threads=thread_count()))
 
 
 @torch.no_grad()
@@ -145,18 +143,4 @@ def _wander(juror: Climbable, actions: ActionTable, photos: torch.Tensor, drawn:
             better = score > best
             settings = torch.where(better.unsqueeze(1), tried, settings)
             best = torch.where(better, score, best)
-    return settings
-
-
-def _in_parallel(attack: Callable[[torch.Tensor], torch.Tensor], count: int) -> torch.Tensor:
-    """Attack some rows at a time, on every core; which rows go together changes no result."""
-    threads = torch.get_num_threads()
-
-    def alone(rows: torch.Tensor) -> torch.Tensor:
-        torch.set_num_threads(1)
-        return attack(rows)
-
-    with ThreadPoolExecutor(max_workers=thread_count()) as pool:
-        settings = torch.cat(list(pool.map(alone, torch.arange(count).split(_CHUNK))))
-    torch.set_num_threads(threads)
     return settings
