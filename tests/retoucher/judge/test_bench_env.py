@@ -153,8 +153,9 @@ def test_both_are_measured_in_turns() -> None:
     advanced: list[int] = []
     threads = torch.get_num_threads()
     rows = bench_env(BENCH, processes=(2,), advance=lambda: advanced.append(1))
-    assert len(advanced) == measurements((2,)) == 3 * (len(thread_counts()) + 1)
-    assert [row.construction for row in rows] == [OURS] * len(thread_counts()) + [USUAL]
+    assert len(advanced) == measurements((2,)) == 3 * (2 * len(thread_counts()) + 1)
+    assert [row.construction for row in rows] == [OURS] * 2 * len(thread_counts()) + [USUAL]
+    assert [row.photos for row in rows[:2]] == [BENCH.slots, 2 * BENCH.slots]
     assert (rows[0].setting, rows[-1].setting, rows[-1].photos) == ("1 thread", "2 processes", 2)
     assert all(row.rate == sorted(row.turns)[1] > 0 for row in rows)
     assert all(value > 0 for value in ratios(rows).values())

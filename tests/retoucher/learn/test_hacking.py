@@ -88,7 +88,7 @@ def test_a_climb_stays_in_range_and_never_ends_below_its_start() -> None:
     assert (settings >= torch.tensor(LOWS)).all()
     assert (settings <= torch.tensor(HIGHS)).all()
     juror = untrained_juror(2)
-    found = climb(juror, pictures, first, steps=5)
+    found = climb(juror, pictures, first, steps=25)
     rise = juror.cautious_logit(render(pictures, found)) - juror.cautious_logit(render(pictures, first))
     assert (rise > -1e-3).all()
     assert (rise > 0.01).any()

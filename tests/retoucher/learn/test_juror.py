@@ -16,6 +16,7 @@ from tests.retoucher.domain.procedural import flat, noise
 from tests.retoucher.learn.worlds import PROPERTY, photos, untrained_juror
 from vernissage.core.errors import CorruptArtifact, MissingArtifact
 from vernissage.core.weights import save_weights
+from vernissage.retoucher.domain.colour import srgb_to_linear
 from vernissage.retoucher.domain.quality import delta_e
 from vernissage.retoucher.learn.juror import (
     PICTURE_STATISTICS,
@@ -167,7 +168,8 @@ def test_what_a_member_knows_is_statistics_and_evidence() -> None:
     features = rank_features(pictures)
     assert features.shape == (3, RANK_FEATURES)
     torch.testing.assert_close(features[:, :PICTURE_STATISTICS], picture_statistics(pictures))
-    torch.testing.assert_close(features[:, PICTURE_STATISTICS:], tone_evidence(pictures))
+    light = srgb_to_linear(pictures[..., ::2, ::2])
+    torch.testing.assert_close(features[:, PICTURE_STATISTICS:], tone_evidence(pictures, light))
     network = RankNet().eval()
     torch.testing.assert_close(network(pictures), network(pictures, features))
     assert not picture_statistics(pictures.requires_grad_()).requires_grad

@@ -108,6 +108,15 @@ def test_plans_stay_within_the_ranges_whatever_the_weights() -> None:
     assert (plan <= torch.tensor(HIGHS)).all()
 
 
+@pytest.mark.parametrize("tone", [(0.0, 0.0, 0.0), (1.0, 1.0, 1.0), (0.8, 0.1, 0.1)])
+def test_a_picture_of_one_tone_is_left_alone_whatever_the_weights(tone: tuple[float, float, float]) -> None:
+    picture = torch.tensor(tone).view(1, 3, 1, 1).expand(1, 3, 32, 32)
+    nearly = (picture + torch.linspace(-0.004, 0.004, 32)).clamp(0, 1)
+    network = disturbed(policy())
+    assert not plan_of(network, torch.cat((picture, nearly))).any()
+    assert plan_of(network, PHOTOS).abs().amax(dim=1).min() > 0
+
+
 def test_what_the_edits_made_of_the_photo_is_seen() -> None:
     network = disturbed(policy())
     seen = observation(torch.zeros(1, SLIDER_COUNT))

@@ -54,7 +54,8 @@ def luma(images: torch.Tensor) -> torch.Tensor:
         (..., 1, H, W) in the same encoding.
     """
     red, green, blue = LUMINANCE_WEIGHTS
-    return red * images[..., 0:1, :, :] + green * images[..., 1:2, :, :] + blue * images[..., 2:3, :, :]
+    lit = (red * images[..., 0:1, :, :]).add(images[..., 1:2, :, :], alpha=green)
+    return lit.add(images[..., 2:3, :, :], alpha=blue)
 
 
 def rgb_to_lab(images: torch.Tensor) -> torch.Tensor:
@@ -66,8 +67,19 @@ def rgb_to_lab(images: torch.Tensor) -> torch.Tensor:
     Returns:
         (..., 3, H, W): L* in [0, 100], a* and b* about [-128, 128].
     """
-    linear = srgb_to_linear(images)
-    matrix = torch.tensor(_RGB_TO_XYZ, dtype=images.dtype, device=images.device)
+    return linear_to_lab(srgb_to_linear(images))
+
+
+def linear_to_lab(linear: torch.Tensor) -> torch.Tensor:
+    """As :func:`rgb_to_lab`, from linear light.
+
+    Args:
+        linear: (..., 3, H, W) in [0, 1].
+
+    Returns:
+        (..., 3, H, W).
+    """
+    matrix = torch.tensor(_RGB_TO_XYZ, dtype=linear.dtype, device=linear.device)
     matrix = matrix / matrix.sum(dim=1, keepdim=True)
     xyz = torch.einsum("ij,...jhw->...ihw", matrix, linear)
     f = torch.where(xyz > _LAB_EPSILON, xyz.clamp_min(_LAB_EPSILON) ** (1.0 / 3.0), (_LAB_KAPPA * xyz + 16.0) / 116.0)

@@ -107,9 +107,9 @@ def _toned(linear: torch.Tensor, amounts: torch.Tensor) -> torch.Tensor:
 
 
 def _finish(toned: torch.Tensor, amounts: torch.Tensor, edge: float) -> torch.Tensor:
-    grey = luma(toned)
-    coloured = grey + torch.exp2(amounts[:, _SATURATION]).view(-1, 1, 1, 1) * (toned - grey)
-    return _spatial(coloured.clamp(0, 1), amounts, edge).clamp(0, 1)
+    saturation = torch.exp2(amounts[:, _SATURATION]).view(-1, 1, 1, 1)
+    coloured = torch.lerp(luma(toned).expand_as(toned), toned, saturation).clamp(0, 1)
+    return _spatial(coloured, amounts, edge)
 
 
 def channel_gains(amounts: torch.Tensor) -> torch.Tensor:
@@ -154,10 +154,11 @@ def _spatial(images: torch.Tensor, amounts: torch.Tensor, edge: float) -> torch.
     rows = (amounts[:, _DENOISE] > 0).nonzero().flatten()
     if len(rows):
         noise = amounts[rows, _DENOISE]
-        images = images.index_copy(0, rows, local_statistics_filter(images[rows], DENOISE_SIGMA_SHARE * edge, noise))
+        smooth = local_statistics_filter(images[rows], DENOISE_SIGMA_SHARE * edge, noise).clamp(0, 1)
+        images = images.index_copy(0, rows, smooth)
     rows = (amounts[:, _SHARPEN] > 0).nonzero().flatten()
     if len(rows):
         strength = amounts[rows, _SHARPEN].view(-1, 1, 1, 1)
         detail = unsharp_luma(luma(images[rows]), SHARPEN_SIGMA_SHARE * edge)
-        images = images.index_copy(0, rows, images[rows] + strength * detail)
+        images = images.index_copy(0, rows, (images[rows] + strength * detail).clamp(0, 1))
     return images

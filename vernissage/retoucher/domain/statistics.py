@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from vernissage.retoucher.domain.colour import luma, rgb_to_lab
+from vernissage.retoucher.domain.colour import linear_to_lab, luma, srgb_to_linear
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,20 +41,25 @@ def photo_statistics(images: torch.Tensor) -> list[dict[str, float]]:
     return [dict(zip(STATISTIC_NAMES, row, strict=True)) for row in table.tolist()]
 
 
-def statistics_table(images: torch.Tensor, *, colour_stride: int = 1) -> torch.Tensor:
+def statistics_table(
+    images: torch.Tensor, *, colour_stride: int = 1, light: torch.Tensor | None = None
+) -> torch.Tensor:
     """As :func:`photo_statistics`, as one table.
 
     Args:
         images: (N, 3, H, W) float in [0, 1], encoded sRGB.
         colour_stride: Look at every n-th row and column only for percentiles and colour, where speed matters.
+        light: These rows and columns in linear light, where they are known already.
 
     Returns:
         (N, len(STATISTIC_NAMES)) float.
     """
     grey = luma(images)
     flat = grey.flatten(1)
-    thin = images[..., ::colour_stride, ::colour_stride]
-    lab = rgb_to_lab(thin)
+    thin_grey = grey[..., ::colour_stride, ::colour_stride]
+    if light is None:
+        light = srgb_to_linear(images[..., ::colour_stride, ::colour_stride])
+    lab = linear_to_lab(light)
     chroma = torch.hypot(lab[:, 1], lab[:, 2])
     candidates = ((lab[:, 0] > 15) & (lab[:, 0] < 95) & (chroma < 40)).to(images.dtype)
     weight = candidates.flatten(1).sum(dim=1).clamp_min(1.0)
@@ -62,7 +67,7 @@ def statistics_table(images: torch.Tensor, *, colour_stride: int = 1) -> torch.T
     bends, specks = _second_differences(grey)
     return torch.column_stack(
         (
-            percentiles(_at_most(luma(thin).flatten(1), 1 << 20), LUMA_PERCENTILES),
+            percentiles(_at_most(thin_grey.flatten(1), 1 << 20), LUMA_PERCENTILES),
             flat.mean(dim=1),
             _spread(flat),
             (flat <= CLIP_LOW).to(images.dtype).mean(dim=1),
@@ -90,12 +95,14 @@ def percentiles(values: torch.Tensor, wanted: Sequence[float]) -> torch.Tensor:
     lower = places.floor().long()
     share = (places - lower).to(values)
     upper = (lower + 1).clamp_max(values.shape[1] - 1)
-    known = values.detach()
-    # On a processor numpy sorts several times as fast as torch does.
-    on_host = known.device.type == "cpu"
-    order = torch.from_numpy(np.argsort(known.numpy(), axis=1)) if on_host else known.argsort(dim=1)
-    low, high = values.gather(1, order[:, lower]), values.gather(1, order[:, upper])
-    return low + (high - low) * share
+    if values.device.type == "cpu":  # where numpy sorts several times as fast as torch does
+        if not values.requires_grad:
+            ordered = torch.from_numpy(np.sort(values.numpy(), axis=1))
+            return torch.lerp(ordered[:, lower], ordered[:, upper], share)
+        order = torch.from_numpy(np.argsort(values.detach().numpy(), axis=1))
+    else:
+        order = values.detach().argsort(dim=1)
+    return torch.lerp(values.gather(1, order[:, lower]), values.gather(1, order[:, upper]), share)
 
 
 def histograms(images: torch.Tensor, bins: int) -> torch.Tensor:
@@ -110,7 +117,7 @@ def histograms(images: torch.Tensor, bins: int) -> torch.Tensor:
     """
     planes = torch.cat((images, luma(images)), dim=1).flatten(2)
     position = planes * (bins - 1)
-    lower = position.floor().clamp(0, bins - 1).long()
+    lower = position.long()
     upper_share = position - lower
     upper = (lower + 1).clamp_max(bins - 1)
     result = torch.zeros(*planes.shape[:2], bins, dtype=images.dtype, device=images.device)

@@ -2,8 +2,8 @@
 
 Both get the same photos, size of observations, horizon, action table and random actions, the same juror, and
 stable-baselines3's interface. Each is measured with several settings, and its best one counts: processes for the usual
-construction, torch's threads for ours. Every process of the usual one has one thread: with more than there are cores,
-they wait for each other and both constructions become many times slower.
+construction, torch's threads and photos side by side for ours. Every process of the usual one has one thread: with more
+than there are cores, they wait for each other and both constructions become many times slower.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class EnvBench:
 
     Attributes:
         view: Side of the pictures in pixels.
-        slots: Photos side by side in our environment.
+        slots: Photos side by side in our environment; twice as many are measured as well.
         horizon: Most edits of one episode.
         strengths: Step sizes of the action table.
         seconds: Length of one turn of one measurement.
@@ -131,9 +131,10 @@ def bench_env(bench: EnvBench, *, processes: Sequence[int] = PROCESSES, advance:
         for _ in range(TURNS):
             for threads in thread_counts():
                 torch.set_num_threads(threads)
-                key = (OURS, f"{threads} {_plural('thread', threads)}", bench.slots)
-                turns.setdefault(key, []).append(_speed(_ours(bench, starts), bench))
-                advance()
+                for slots in slot_counts(bench):
+                    key = (OURS, f"{threads} {_plural('thread', threads)}", slots)
+                    turns.setdefault(key, []).append(_speed(_ours(bench, starts, slots), bench))
+                    advance()
             torch.set_num_threads(1)
             for count in processes:
                 key = (USUAL, f"{count} {_plural('process', count)}", count)
@@ -155,9 +156,14 @@ def thread_counts() -> list[int]:
     return [2**power for power in range(usable_cores().bit_length())]
 
 
+def slot_counts(bench: EnvBench) -> list[int]:
+    """Numbers of photos side by side with which ours is measured."""
+    return [bench.slots, 2 * bench.slots]
+
+
 def measurements(processes: Sequence[int] = PROCESSES) -> int:
     """How often :func:`bench_env` measures."""
-    return TURNS * (len(thread_counts()) + len(processes))
+    return TURNS * (2 * len(thread_counts()) + len(processes))
 
 
 def ratios(rows: Sequence[EnvRow]) -> dict[str, float]:
@@ -167,7 +173,7 @@ def ratios(rows: Sequence[EnvRow]) -> dict[str, float]:
     return {"rate": fast[OURS] / fast[USUAL], "cpu": frugal[USUAL] / frugal[OURS]}
 
 
-def _ours(bench: EnvBench, starts: Starts) -> Sb3RetouchEnv:
+def _ours(bench: EnvBench, starts: Starts, slots: int) -> Sb3RetouchEnv:
     names = ("reference_distance", "score_difference", "step_penalty")
     reward = Reward(dict.fromkeys(names, (1.0, 1.0)), Terms(harm_aversion=0.0, step_cost=0.01, success_margin=0.5))
     environment = RetouchEnv(
@@ -175,7 +181,7 @@ def _ours(bench: EnvBench, starts: Starts) -> Sb3RetouchEnv:
         fresh_rank_juror(),
         reward,
         bench.actions,
-        slots=bench.slots,
+        slots=slots,
         horizon=bench.horizon,
         view=bench.view,
     )

@@ -12,7 +12,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from vernissage.core.errors import CorruptArtifact
-from vernissage.core.parallel import in_parts
+from vernissage.core.parallel import in_parts, threads_for_parts
 from vernissage.retoucher.domain.colour import luma, srgb_to_linear
 from vernissage.retoucher.domain.render import render_levels
 from vernissage.retoucher.domain.sliders import HIGHS, LOWS, SLIDER_COUNT
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from vernissage.retoucher.learn.scenes import Starts, StartSource
 
 # Photos that are developed at a time: what they need fits into a core's cache.
-_CACHEFUL = 32
+_CACHEFUL = 96
+# Beginnings that are described at a time; there are few in one step.
+_FEW = 16
 Observation = dict[str, np.ndarray]
 
 #: Histograms of R, G, B and luma; clipped shares; means, spreads and ends of the channels; mean saturation.
@@ -208,6 +210,12 @@ class RetouchEnv(VectorEnv):
                 f"actions: got {actions!r}, expected ({self.num_envs},) from 0 to {self.actions.count - 1}"
             )
         slots, self._slots = self._slots, None
+        with threads_for_parts():
+            return self._step(slots, chosen)
+
+    def _step(
+        self, slots: _Slots, chosen: torch.Tensor
+    ) -> tuple[Observation, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         stopped = chosen == self.actions.stop
         slots.settings = self.actions.apply(slots.settings, chosen)
         slots.edits = slots.edits + (~stopped).long()
@@ -257,7 +265,7 @@ class RetouchEnv(VectorEnv):
         slots = self._slots
         if slots is None:
             raise RuntimeError("RetouchEnv has no photos before reset")
-        return srgb_to_linear(slots.original.float() / 255), slots.reference, slots.settings
+        return srgb_to_linear(slots.original.float() / 255), slots.reference.clone(), slots.settings.clone()
 
     @property
     def begun(self) -> bool:
@@ -291,9 +299,10 @@ class RetouchEnv(VectorEnv):
         shown = to_bytes(starts.faulty)
         return _Slots(
             original=shown,
-            original_statistics=original_statistics(shown),
-            reference=starts.reference,
-            suggestions=starts.suggestions,
+            original_statistics=torch.cat(in_parts(lambda rows: original_statistics(shown[rows]), count, _FEW)),
+            # Whoever drew them may keep them.
+            reference=starts.reference.clone(),
+            suggestions=starts.suggestions.clone(),
             view=shown.clone(),
             view_statistics=view_statistics(shown),
             settings=torch.zeros(count, SLIDER_COUNT),
@@ -319,11 +328,11 @@ class RetouchEnv(VectorEnv):
             return views, shown, view_statistics(shown), reference_error(views, references[part])
 
         parts = in_parts(develop, len(rows), _CACHEFUL)
-        developed = [torch.cat(column) for column in zip(*parts, strict=True)] if parts else []
-        pictures = [*developed[:1], *([] if starts is None else [starts.faulty])]
+        pictures = [part[0] for part in parts] + ([] if starts is None else [starts.faulty])
         scores = self._scores(torch.cat(pictures)) if pictures else torch.empty(0)
-        if developed:
-            _, slots.view[rows], slots.view_statistics[rows], slots.error[rows] = developed
+        if parts:
+            shown, statistics, error = (torch.cat(column) for column in list(zip(*parts, strict=True))[1:])
+            slots.view[rows], slots.view_statistics[rows], slots.error[rows] = shown, statistics, error
             slots.score[rows] = scores[: len(rows)]
         slots.earned = torch.where(edited, self.reward_rule.earned(slots.standing(), slots.weights), slots.earned)
         return None if starts is None else self._begin(starts, scores[len(rows) :])
@@ -340,8 +349,5 @@ class RetouchEnv(VectorEnv):
             "edits": slots.edits.numpy().copy(),
         }
         for name, value in vars(fresh).items():
-            # A new tensor per slot list: observations handed out before must not change under their owner.
-            column = getattr(slots, name).clone()
-            column[ended] = value
-            setattr(slots, name, column)
+            getattr(slots, name)[ended] = value
         return infos

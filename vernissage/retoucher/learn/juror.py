@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 HISTOGRAM_BINS = 24
 # Pictures that are judged at a time on a processor; more do not fit into its caches.
-_CACHEFUL = 32
+_CACHEFUL = 96
 #: Score of a picture that equals its original, and the CIEDE2000 at which the score has fallen to 1/e of that.
 ORIGINAL_SCORE = 8.0
 SCORE_FALLOFF = 15.0
@@ -50,23 +50,23 @@ def picture_statistics(images: torch.Tensor) -> torch.Tensor:
         (N, PICTURE_STATISTICS) float, without gradient.
     """
     with torch.no_grad():
-        return _picture_statistics(images)
+        return _picture_statistics(images, srgb_to_linear(images[..., ::2, ::2]))
 
 
 PICTURE_STATISTICS = 2 * 4 * HISTOGRAM_BINS + len(STATISTIC_NAMES) + 6
 
 
-def _picture_statistics(images: torch.Tensor) -> torch.Tensor:
+def _picture_statistics(images: torch.Tensor, light: torch.Tensor) -> torch.Tensor:
     # Every second row and column tell the same histogram at a quarter of the price.
     shares = histograms(images[..., ::2, ::2], HISTOGRAM_BINS)
     scale = torch.tensor([_STATISTIC_SCALE.get(name, 1.0) for name in STATISTIC_NAMES]).to(images)
-    table = statistics_table(images, colour_stride=2)
+    table = statistics_table(images, colour_stride=2, light=light)
     # Where black and white lie says more about contrast and exposure than any other two numbers.
     ends = torch.cat((images.amin(dim=(2, 3)), images.amax(dim=(2, 3))), dim=1)
     return torch.cat((shares.flatten(1) * 4, shares.cumsum(dim=2).flatten(1), table * scale, ends * 2), dim=1)
 
 
-def tone_evidence(images: torch.Tensor) -> torch.Tensor:
+def tone_evidence(images: torch.Tensor, light: torch.Tensor | None = None) -> torch.Tensor:
     """What would have to be done to bring black and white to the ends and the mean to grey, and what is nearly right.
 
     Per channel and for luma the exposure and the contrast that would put the ends on 0 and 1; the temperature and tint
@@ -76,24 +76,26 @@ def tone_evidence(images: torch.Tensor) -> torch.Tensor:
 
     Args:
         images: (N, 3, H, W) float in [0, 1].
+        light: (N, 3, h, w) in linear light, some of their pixels, where they are known already.
 
     Returns:
         (N, TONE_EVIDENCE) float, with gradient.
     """
-    planes = torch.cat((images, luma(images)), dim=1).flatten(2)
-    low, high = planes.amin(dim=2), planes.amax(dim=2)
+    planes = (images, luma(images))
+    low = torch.cat([plane.amin(dim=(2, 3)) for plane in planes], dim=1)
+    high = torch.cat([plane.amax(dim=(2, 3)) for plane in planes], dim=1)
     both, span = (low + high).clamp_min(0.05), (high - low).clamp_min(0.05)
     # Over most of its range the sRGB curve is close to this power, so a gain of encoded values is one of light.
     gains = -2.4 * torch.log2(both)
-    # Every second row and column have about the same mean light.
-    light = torch.log2(srgb_to_linear(images[..., ::2, ::2]).mean(dim=(2, 3)).clamp_min(1e-3))
+    light = srgb_to_linear(images) if light is None else light
+    mean_light = torch.log2(light.mean(dim=(2, 3)).clamp_min(1e-3))
     asked = torch.column_stack(
         (
             gains / _FULL_SCALE["exposure"],
             torch.log2(both / span) / _FULL_SCALE["contrast"],
             *_balance(gains[:, :3]),
-            *_balance(-light),
-            light.mean(dim=1) + _TYPICAL_LIGHT,
+            *_balance(-mean_light),
+            mean_light.mean(dim=1) + _TYPICAL_LIGHT,
         )
     ).clamp(-1.5, 1.5)
     return torch.cat((asked, asked.abs(), torch.exp(-((asked / 0.06) ** 2))), dim=1)
@@ -118,9 +120,11 @@ def rank_features(images: torch.Tensor) -> torch.Tensor:
         images: (N, 3, V, V) float in [0, 1].
 
     Returns:
-        (N, RANK_FEATURES) float, with gradient; mirroring a picture does not change them.
+        (N, RANK_FEATURES) float, with gradient; mirroring a picture hardly changes them.
     """
-    return torch.cat((_picture_statistics(images), tone_evidence(images)), dim=1)
+    # Every second row and column have about the same colours.
+    light = srgb_to_linear(images[..., ::2, ::2])
+    return torch.cat((_picture_statistics(images, light), tone_evidence(images, light)), dim=1)
 
 
 RANK_FEATURES = PICTURE_STATISTICS + TONE_EVIDENCE
@@ -156,7 +160,7 @@ class PictureTrunk(nn.Module):
         Returns:
             (N, width).
         """
-        maps = self.convolutions(images * 2 - 1)
+        maps = self.convolutions((images * 2).sub_(1))
         known = picture_statistics(images) if statistics is None else statistics
         return torch.cat((maps.mean(dim=(2, 3)), maps.amax(dim=(2, 3)), self.statistics(known)), dim=1)
 

@@ -17,7 +17,7 @@ from vernissage.retoucher.domain.sliders import SLIDER_COUNT, slider_index
 from vernissage.retoucher.learn.actions import ActionTable
 from vernissage.retoucher.learn.environment import VIEW_STATISTICS
 from vernissage.retoucher.learn.extractors import ExtractorSpec, make_trunk, trained_parameters
-from vernissage.retoucher.learn.suggestions import BALANCE_COLUMNS, SETTINGS, SUGGESTIONS, TONE_COLUMNS
+from vernissage.retoucher.learn.suggestions import BALANCE_COLUMNS, SETTINGS, SUGGESTIONS, TONE_COLUMNS, of_one_tone
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -151,7 +151,7 @@ class PolicyNet(nn.Module):
             dropout: Share of the own opinion's hidden units to leave out at random: for teaching only.
 
         Returns:
-            (N, K) settings within the sliders' ranges.
+            (N, K) settings within the sliders' ranges; all zero for a picture of one tone.
         """
         return self._plan(self.trunk(originals), suggestions, dropout)
 
@@ -189,7 +189,8 @@ class PolicyNet(nn.Module):
         wanted = own.clone()
         wanted[:, _TONE] = _weighted(own[:, _TONE], suggestions, TONE_COLUMNS, logits[:, :_TONE_SOURCES])
         wanted[:, _BALANCE] = _weighted(own[:, _BALANCE], suggestions, BALANCE_COLUMNS, logits[:, _TONE_SOURCES:])
-        return clamp_settings(wanted)
+        # A picture of one tone has nothing to go by.
+        return clamp_settings(wanted).masked_fill(of_one_tone(suggestions).unsqueeze(1), 0.0)
 
     def _price(self, gap: torch.Tensor) -> torch.Tensor:
         """(N, A) expected fall of the error by each action, minus its cost, to first order in the plan."""

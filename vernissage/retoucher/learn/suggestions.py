@@ -28,6 +28,8 @@ BALANCE_COLUMNS = (*(_PER_SHARE * i + 2 for i in range(len(CLIP_SHARES))), _GRAY
 SETTINGS = _GRAY + 2
 SUGGESTIONS = SETTINGS + 17
 
+# Where the evidence tells luma's black; four columns on it tells what is missing to white.
+_LUMA_LOW = SETTINGS + 3
 _TYPICAL_MEDIAN = 0.45
 _FLAT = 4 / 255
 # One level of the 8-bit grid and a half: what lies there lies at the end.
@@ -77,6 +79,19 @@ def classic_suggestions(images: torch.Tensor) -> torch.Tensor:
         median.unsqueeze(1),
     )
     return torch.cat((settings, *evidence), dim=1)
+
+
+def of_one_tone(suggestions: torch.Tensor) -> torch.Tensor:
+    """Whether pictures have no tones to tell apart: black and white of their luma nearly meet.
+
+    Args:
+        suggestions: (N, SUGGESTIONS) by :func:`classic_suggestions`.
+
+    Returns:
+        (N,) bool.
+    """
+    low, missing_to_white = suggestions[:, _LUMA_LOW], suggestions[:, _LUMA_LOW + 4]
+    return 1 - missing_to_white - low < _FLAT
 
 
 def pixel_sample(photo: torch.Tensor, side: int) -> torch.Tensor:
