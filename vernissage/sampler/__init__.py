@@ -1,0 +1,1 @@
+"""The sampler: spends a diffusion model's network evaluations where they pay."""

@@ -1,0 +1,1 @@
+"""The material: denoisers, noise schedules, solvers and the programs made of them."""

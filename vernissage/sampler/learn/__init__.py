@@ -1,0 +1,1 @@
+"""The embedded denoiser, fitted programs, the decision process and its training."""
