@@ -35,6 +35,7 @@ __all__ = [
     "Annotate",
     "Benchmark",
     "Degrade",
+    "Denoiser",
     "Juror",
     "ParamRow",
     "Params",
@@ -312,6 +313,97 @@ class Juror(Section):
             if self.kind == "siglip" and not getattr(self, key):
                 raise ValueError(f"{key} is empty with kind = siglip: expected a hub name or a local path")
         return self
+
+
+class Denoiser(Section):
+    """The embedded diffusion model: small pictures by class, without a download."""
+
+    source: str = knob(
+        "`digits`, the handwritten ones inside scikit-learn, or a folder or zip by class in data/pictures.",
+        stages="denoiser",
+    )
+    side: int = knob(
+        "Side that the pictures are brought to; twice the side costs about four times the time.",
+        stages="denoiser",
+        unit="px",
+        ge=4,
+        le=256,
+    )
+    channels: Literal[1, 3] = knob("1 for grey pictures, 3 for colour.", stages="denoiser")
+    steps: int = knob(
+        "Updates of the weights; more help for as long as the validation loss falls.",
+        stages="denoiser",
+        unit="updates",
+        ge=1,
+        le=100_000_000,
+    )
+    batch: int = knob(
+        "Pictures per update; larger is steadier and needs more memory.",
+        stages="denoiser",
+        unit="pictures",
+        ge=1,
+        le=65_536,
+    )
+    lr_scale: Real = knob(
+        "The denoiser's learning rate as a multiple of `lr`; lower it when its loss jumps about.",
+        stages="denoiser",
+        unit="x lr",
+        gt=0,
+        le=10_000,
+    )
+    ema_width: Real = knob(
+        "Width of the running mean of the weights; wider is smoother and remembers earlier, worse ones for longer.",
+        stages="denoiser",
+        unit="share of the updates",
+        gt=0,
+        lt=0.28,
+    )
+    class_dropout: Real = knob(
+        "Share of pictures that are taught without their class; guidance needs some.",
+        stages="denoiser",
+        unit="share of pictures",
+        ge=0,
+        le=1,
+    )
+    mirrored: bool = knob(
+        "Whether pictures are taught left to right as well: right for photos, wrong for writing.", stages="denoiser"
+    )
+    looks: int = knob(
+        "Times that the running mean is validated; the best one is kept.",
+        stages="denoiser",
+        unit="looks",
+        ge=1,
+        le=10_000,
+    )
+    width: int = knob(
+        "Channels of the first level, a multiple of 8; wider draws better and is slower.",
+        stages="denoiser",
+        unit="channels",
+        ge=8,
+        le=4096,
+    )
+    multipliers: Channels = knob(
+        "Channels of each level as multiples of `width`; each has half the side of the one before.",
+        stages="denoiser",
+        unit="x width",
+    )
+    blocks: int = knob(
+        "Residual blocks of each level, down and up; more draw better and are slower.",
+        stages="denoiser",
+        unit="blocks",
+        ge=1,
+        le=16,
+    )
+    attention_side: int = knob(
+        "Levels of at most this side attend to themselves; 0 for none.", stages="denoiser", unit="px", ge=0, le=256
+    )
+    dropout: Real = knob(
+        "Share of hidden values left out while learning; helps where pictures are few.",
+        stages="denoiser",
+        unit="share of values",
+        ge=0,
+        lt=1,
+    )
 
 
 class RetoucherValidate(Section):
@@ -733,13 +825,13 @@ class Params(Section):
 
     seed: int = knob(
         "Where all randomness starts; change it to see how much of a result was luck.",
-        stages=("collect", "annotate", "juror", "degrade-split", "train", "benchmark", "robustness"),
+        stages=("collect", "annotate", "juror", "degrade-split", "denoiser", "train", "benchmark", "robustness"),
         ge=0,
         le=2**63 - 1,
     )
     lr: Real = knob(
         "Base learning rate of everything that learns, multiplied by each `lr_scale`; one key slows them all.",
-        stages=("juror", "train"),
+        stages=("juror", "denoiser", "train"),
         gt=0,
         le=1,
     )
@@ -752,6 +844,7 @@ class Params(Section):
     annotate: Annotate
     degrade: Degrade
     juror: Juror
+    denoiser: Denoiser
     validate_: Validate = knob("Gates in front of training.", alias="validate")
     train: Train
     benchmark: Benchmark

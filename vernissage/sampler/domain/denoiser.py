@@ -1,7 +1,7 @@
 """What a solver knows of a network: `D(x, sigma, condition)`, an estimate of the picture behind the noise.
 
-Noise is of the variance exploding kind, ``x = picture + sigma * noise``, whatever the network was trained with; sigma is
-the only time there is. Network evaluations are counted where the network is called, never by steps.
+Noise is of the variance exploding kind, ``x = picture + sigma * noise``, whatever the network was trained with; sigma
+is the only time there is. Network evaluations are counted where the network is called, never by steps.
 """
 
 from __future__ import annotations
