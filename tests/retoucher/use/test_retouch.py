@@ -213,7 +213,8 @@ def test_odd_sizes_come_out_in_their_size(models: tuple[Path, Path], tmp_path: P
     photo = tmp_path / "odd.png"
     write_photo(photo, pixels(*size))
     (result,) = run(models, tmp_path / "out", photo)
-    assert result.status == "edited", result.message
+    # One pixel is a picture of one tone, which has nothing to go by.
+    assert result.status == ("unchanged" if size == (1, 1) else "edited"), result.message
     assert read_photo(result.outputs[0]).pixels.shape == (*size, 3)
 
 
