@@ -47,6 +47,7 @@ __all__ = [
     "RetoucherTrain",
     "RetoucherValidate",
     "Robustness",
+    "TeacherBank",
     "Train",
     "Validate",
     "describe",
@@ -68,6 +69,9 @@ FaultKind = Literal[
 FaultKinds = Annotated[tuple[FaultKind, ...], Field(min_length=1), LIST_AS_TUPLE]
 Weight = Annotated[Real, Field(ge=0, le=1_000)]
 Weights = Annotated[tuple[Weight, Weight], LIST_AS_TUPLE]
+Scales = Annotated[
+    tuple[Annotated[Real, Field(ge=-100, le=100)], ...], Field(min_length=1, max_length=32), LIST_AS_TUPLE
+]
 Channels = Annotated[
     tuple[Annotated[int, Field(ge=1, le=4096)], ...], Field(min_length=1, max_length=12), LIST_AS_TUPLE
 ]
@@ -403,6 +407,57 @@ class Denoiser(Section):
         unit="share of values",
         ge=0,
         lt=1,
+    )
+
+
+class TeacherBank(Section):
+    """Fixed requests and what the denoiser makes of them in many steps: what fewer steps are measured by."""
+
+    train: int = knob(
+        "Requests that programs and policies learn from; more overfit less and take longer to answer.",
+        stages="teacher-bank",
+        unit="requests",
+        ge=1,
+        le=100_000_000,
+    )
+    val: int = knob(
+        "Requests that choose between programs, and between checkpoints.",
+        stages="teacher-bank",
+        unit="requests",
+        ge=1,
+        le=100_000_000,
+    )
+    test: int = knob(
+        "Requests that only the benchmark looks at; more narrow its intervals.",
+        stages="teacher-bank",
+        unit="requests",
+        ge=1,
+        le=100_000_000,
+    )
+    guidance: Scales = knob(
+        "Guidance scales that are asked for, equally often; 1 obeys the class as it is and costs half.",
+        stages="teacher-bank",
+    )
+    class_ratio: Real = knob(
+        "How many times as often the first class is asked for as the last one; 1 asks for all alike.",
+        stages="teacher-bank",
+        unit="x",
+        gt=0,
+        le=1_000,
+    )
+    calls: int = knob(
+        "Network calls of the teacher; the log warns where they are too few.",
+        stages="teacher-bank",
+        unit="calls",
+        ge=4,
+        le=10_000,
+    )
+    batch: int = knob(
+        "Requests that go through the network at once; larger needs more memory.",
+        stages="teacher-bank",
+        unit="requests",
+        ge=1,
+        le=65_536,
     )
 
 
@@ -825,7 +880,17 @@ class Params(Section):
 
     seed: int = knob(
         "Where all randomness starts; change it to see how much of a result was luck.",
-        stages=("collect", "annotate", "juror", "degrade-split", "denoiser", "train", "benchmark", "robustness"),
+        stages=(
+            "collect",
+            "annotate",
+            "juror",
+            "degrade-split",
+            "denoiser",
+            "teacher-bank",
+            "train",
+            "benchmark",
+            "robustness",
+        ),
         ge=0,
         le=2**63 - 1,
     )
@@ -845,6 +910,7 @@ class Params(Section):
     degrade: Degrade
     juror: Juror
     denoiser: Denoiser
+    teacher_bank: TeacherBank
     validate_: Validate = knob("Gates in front of training.", alias="validate")
     train: Train
     benchmark: Benchmark

@@ -63,6 +63,46 @@ def make_denoiser(pictures_folder: Path, out: Path, checkpoints: Path, params: P
             writer.writerows(curves)
 
 
+def make_teacher_bank(model: Path, out: Path, params: Params) -> None:
+    """Answer fixed requests in many steps.
+
+    Args:
+        model: Folder of the denoiser.
+        out: Folder for the parts of the bank.
+        params: All parameters.
+
+    Raises:
+        MissingArtifact: If there is no denoiser.
+        CorruptArtifact: If it is damaged.
+        BadInput: If no request has a finite answer.
+    """
+    from vernissage.core.devices import choose_device
+    from vernissage.sampler.domain.unet import EdmDenoiser
+    from vernissage.sampler.prepare.teacher_bank import PARTS, RequestMix, make_bank, usual_teacher
+
+    section, device = params.teacher_bank, choose_device()
+    denoiser = EdmDenoiser.load(model).to(device)
+    mix = RequestMix.uneven(denoiser.spec.classes, section.guidance, ratio=section.class_ratio)
+    with fresh_folder(out) as folder:
+        for part in PARTS:
+            bank = make_bank(
+                denoiser,
+                part,
+                getattr(section, part),
+                mix,
+                teacher=usual_teacher(denoiser, section.calls),
+                seed=params.seed,
+                batch=section.batch,
+                device=device,
+            )
+            bank.save(folder)
+            check = bank.check
+            log.info(
+                "%s: %d requests; %s with %d calls is %.2g from Heun's method with %d (median of %d requests)",
+                part, len(bank), bank.teacher.name, bank.teacher.evaluations, check.median, check.calls, check.requests,
+            )  # fmt: skip
+
+
 def _source(folder: Path, name: str) -> str | Path:
     from vernissage.sampler.prepare.pictures import DIGITS
 
