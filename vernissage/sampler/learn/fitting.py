@@ -277,7 +277,7 @@ class _SolverModel:
 
     def now(self) -> tuple[torch.Tensor, torch.Tensor]:
         sigmas = self.levels.sigmas(self.numbers[0][0])
-        coefficients: torch.Tensor = _Written.apply(sigmas, self._solver)  # type: ignore[no-untyped-call]
+        coefficients: torch.Tensor = _Written.apply(sigmas, self._solver)
         return torch.cat((sigmas, sigmas.new_zeros(1))), coefficients
 
 
