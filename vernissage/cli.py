@@ -202,6 +202,45 @@ def judge(
         raise typer.Exit(1)
 
 
+@app.command()
+def sample(
+    context: typer.Context,
+    output: Annotated[Path, typer.Option("-o", "--output", help="PNG for the sheet of samples.", metavar="FILE")],
+    label: Annotated[
+        list[str] | None, typer.Option(help="Name or number of a class, repeatable; otherwise all in turn.")
+    ] = None,
+    count: Annotated[int, typer.Option("-n", "--count", min=1, max=4096, help="Samples.")] = 40,
+    calls: Annotated[int, typer.Option(min=1, max=1000, help="Network calls for each sample.")] = 10,
+    program: Annotated[
+        Path | None, typer.Option(help="JSON of a program; otherwise DPM-Solver++ 2M.", metavar="FILE")
+    ] = None,
+    guidance: Annotated[float, typer.Option(help="Scale of guidance; 1 is none and costs half.")] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first sample; the others follow.")] = 0,
+    trace: Annotated[
+        Path | None, typer.Option(help="JSON for what every network call did and cost.", metavar="FILE")
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Folder of a denoiser; otherwise the project's own.", metavar="PATH")
+    ] = None,
+) -> None:
+    """Draw pictures from the embedded diffusion model."""
+    from vernissage.commands.sample import SampleRequest, draw_samples
+
+    request = SampleRequest(
+        model=_project(context) / "models" / "denoiser" if model is None else model,
+        labels=tuple(label or ()),
+        count=count,
+        calls=calls,
+        program=program,
+        guidance=guidance,
+        seed=seed,
+        output=output,
+        trace=trace,
+    )
+    if not draw_samples(request):
+        raise typer.Exit(1)
+
+
 tune = typer.Typer(cls=_Systems, help="Search for better parameters.", no_args_is_help=True)
 app.add_typer(tune, name="tune")
 

@@ -87,9 +87,10 @@ def bench_retoucher(request: BenchRequest, project: Callable[[], Path], *, as_js
         CorruptArtifact: A model's file is damaged.
     """
     from vernissage.core.devices import configure_torch
+    from vernissage.core.files import require_writable
     from vernissage.core.progress import Progress
     from vernissage.retoucher.judge.protocol import count_protocol, protocol_result, read_sources, run_protocol
-    from vernissage.retoucher.use.outputs import expand, require_writable
+    from vernissage.retoucher.use.outputs import expand
 
     if not request.photos.is_dir():
         raise BadInput(f"--photos {request.photos}: no such folder; expected one with photos")

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vernissage.core.errors import CorruptArtifact, MissingArtifact, NotEnoughDisk
+from vernissage.core.errors import BadInput, CorruptArtifact, MissingArtifact, NotEnoughDisk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -130,6 +130,22 @@ def fresh_folder(path: Path | str) -> Iterator[Path]:
         _swap_folder(fresh, target)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def require_writable(folder: Path) -> None:
+    """Make the output folder and try to write in it.
+
+    Raises:
+        BadInput: If that fails.
+    """
+    probe = folder / f".tmp-{secrets.token_hex(8)}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise BadInput(f"{folder}: cannot write there ({reason}); expected a folder for the results: -o DIR") from error
 
 
 def require_free_space(path: Path | str, needed_bytes: int) -> None:

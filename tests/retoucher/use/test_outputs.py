@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from vernissage.core.errors import BadInput
-from vernissage.retoucher.use.outputs import expand, plan_outputs, require_writable
+from vernissage.core.files import require_writable
+from vernissage.retoucher.use.outputs import expand, plan_outputs
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vernissage.core.errors import BadInput
 from vernissage.core.files import safe_file_name
 
 if TYPE_CHECKING:
@@ -103,22 +101,6 @@ def plan_outputs(photos: Sequence[Path], output: Path) -> list[Plan]:
         taken |= keys
         plans.append(plan)
     return plans
-
-
-def require_writable(folder: Path) -> None:
-    """Make the output folder and try to write in it.
-
-    Raises:
-        BadInput: If that fails.
-    """
-    probe = folder / f".tmp-{secrets.token_hex(8)}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.touch(exist_ok=False)
-        probe.unlink()
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise BadInput(f"{folder}: cannot write there ({reason}); expected a folder for the results: -o DIR") from error
 
 
 def _looks_like_photo(file: Path) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from vernissage.core.errors import BadInput, RejectedImage, VernissageError
-from vernissage.core.files import atomic_path
+from vernissage.core.files import atomic_path, require_writable
 from vernissage.core.images import read_photo
 from vernissage.core.progress import track
 from vernissage.retoucher.domain.xmp import FORMS
@@ -15,7 +15,7 @@ from vernissage.retoucher.use import outputs
 from vernissage.retoucher.use.agent import MODES, Agent, decide
 from vernissage.retoucher.use.deliveries import Delivery
 from vernissage.retoucher.use.instructor import explain
-from vernissage.retoucher.use.outputs import Plan, expand, plan_outputs, require_writable
+from vernissage.retoucher.use.outputs import Plan, expand, plan_outputs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
