@@ -13,6 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from vernissage.core.errors import BadParams
+from vernissage.core.sampler_params import (
+    Channels,
+    Denoiser,
+    Sampler,
+    SamplerBenchmark,
+    SamplerRobustness,
+    SamplerTrain,
+    SamplerValidate,
+    TeacherBank,
+)
 from vernissage.core.typed_yaml import (
     LIST_AS_TUPLE,
     ParamRow,
@@ -47,6 +57,12 @@ __all__ = [
     "RetoucherTrain",
     "RetoucherValidate",
     "Robustness",
+    "Sampler",
+    "SamplerBenchmark",
+    "SamplerRobustness",
+    "SamplerTrain",
+    "SamplerValidate",
+    "SystemRow",
     "TeacherBank",
     "Train",
     "Validate",
@@ -69,12 +85,6 @@ FaultKind = Literal[
 FaultKinds = Annotated[tuple[FaultKind, ...], Field(min_length=1), LIST_AS_TUPLE]
 Weight = Annotated[Real, Field(ge=0, le=1_000)]
 Weights = Annotated[tuple[Weight, Weight], LIST_AS_TUPLE]
-Scales = Annotated[
-    tuple[Annotated[Real, Field(ge=-100, le=100)], ...], Field(min_length=1, max_length=32), LIST_AS_TUPLE
-]
-Channels = Annotated[
-    tuple[Annotated[int, Field(ge=1, le=4096)], ...], Field(min_length=1, max_length=12), LIST_AS_TUPLE
-]
 
 
 class Photos(Section):
@@ -319,148 +329,6 @@ class Juror(Section):
         return self
 
 
-class Denoiser(Section):
-    """The embedded diffusion model: small pictures by class, without a download."""
-
-    source: str = knob(
-        "`digits`, the handwritten ones inside scikit-learn, or a folder or zip by class in data/pictures.",
-        stages="denoiser",
-    )
-    side: int = knob(
-        "Side that the pictures are brought to; twice the side costs about four times the time.",
-        stages="denoiser",
-        unit="px",
-        ge=4,
-        le=256,
-    )
-    channels: Literal[1, 3] = knob("1 for grey pictures, 3 for colour.", stages="denoiser")
-    steps: int = knob(
-        "Updates of the weights; more help for as long as the validation loss falls.",
-        stages="denoiser",
-        unit="updates",
-        ge=1,
-        le=100_000_000,
-    )
-    batch: int = knob(
-        "Pictures per update; larger is steadier and needs more memory.",
-        stages="denoiser",
-        unit="pictures",
-        ge=1,
-        le=65_536,
-    )
-    lr_scale: Real = knob(
-        "The denoiser's learning rate as a multiple of `lr`; lower it when its loss jumps about.",
-        stages="denoiser",
-        unit="x lr",
-        gt=0,
-        le=10_000,
-    )
-    ema_width: Real = knob(
-        "Width of the running mean of the weights; wider is smoother and remembers earlier, worse ones for longer.",
-        stages="denoiser",
-        unit="share of the updates",
-        gt=0,
-        lt=0.28,
-    )
-    class_dropout: Real = knob(
-        "Share of pictures that are taught without their class; guidance needs some.",
-        stages="denoiser",
-        unit="share of pictures",
-        ge=0,
-        le=1,
-    )
-    mirrored: bool = knob(
-        "Whether pictures are taught left to right as well: right for photos, wrong for writing.", stages="denoiser"
-    )
-    looks: int = knob(
-        "Times that the running mean is validated; the best one is kept.",
-        stages="denoiser",
-        unit="looks",
-        ge=1,
-        le=10_000,
-    )
-    width: int = knob(
-        "Channels of the first level, a multiple of 8; wider draws better and is slower.",
-        stages="denoiser",
-        unit="channels",
-        ge=8,
-        le=4096,
-    )
-    multipliers: Channels = knob(
-        "Channels of each level as multiples of `width`; each has half the side of the one before.",
-        stages="denoiser",
-        unit="x width",
-    )
-    blocks: int = knob(
-        "Residual blocks of each level, down and up; more draw better and are slower.",
-        stages="denoiser",
-        unit="blocks",
-        ge=1,
-        le=16,
-    )
-    attention_side: int = knob(
-        "Levels of at most this side attend to themselves; 0 for none.", stages="denoiser", unit="px", ge=0, le=256
-    )
-    dropout: Real = knob(
-        "Share of hidden values left out while learning; helps where pictures are few.",
-        stages="denoiser",
-        unit="share of values",
-        ge=0,
-        lt=1,
-    )
-
-
-class TeacherBank(Section):
-    """Fixed requests and what the denoiser makes of them in many steps: what fewer steps are measured by."""
-
-    train: int = knob(
-        "Requests that programs and policies learn from; more overfit less and take longer to answer.",
-        stages="teacher-bank",
-        unit="requests",
-        ge=1,
-        le=100_000_000,
-    )
-    val: int = knob(
-        "Requests that choose between programs, and between checkpoints.",
-        stages="teacher-bank",
-        unit="requests",
-        ge=1,
-        le=100_000_000,
-    )
-    test: int = knob(
-        "Requests that only the benchmark looks at; more narrow its intervals.",
-        stages="teacher-bank",
-        unit="requests",
-        ge=1,
-        le=100_000_000,
-    )
-    guidance: Scales = knob(
-        "Guidance scales that are asked for, equally often; 1 obeys the class as it is and costs half.",
-        stages="teacher-bank",
-    )
-    class_ratio: Real = knob(
-        "How many times as often the first class is asked for as the last one; 1 asks for all alike.",
-        stages="teacher-bank",
-        unit="x",
-        gt=0,
-        le=1_000,
-    )
-    calls: int = knob(
-        "Network calls of the teacher; the log warns where they are too few.",
-        stages="teacher-bank",
-        unit="calls",
-        ge=4,
-        le=10_000,
-    )
-    batch: int = knob(
-        "Requests that go through the network at once; larger needs more memory.",
-        stages="teacher-bank",
-        unit="requests",
-        ge=1,
-        le=65_536,
-    )
-
-
 class RetoucherValidate(Section):
     """Where the gate in front of the retoucher's training draws its lines."""
 
@@ -491,6 +359,7 @@ class Validate(Section):
     """Gates, one section per system."""
 
     retoucher: RetoucherValidate
+    sampler: SamplerValidate
 
 
 class RetoucherReward(Section):
@@ -816,6 +685,7 @@ class Train(Section):
     """Training, one section per system."""
 
     retoucher: RetoucherTrain
+    sampler: SamplerTrain
 
 
 class RetoucherBenchmark(Section):
@@ -855,6 +725,7 @@ class Benchmark(Section):
     """Benchmarks, one section per system."""
 
     retoucher: RetoucherBenchmark
+    sampler: SamplerBenchmark
 
 
 class RetoucherRobustness(Section):
@@ -873,6 +744,21 @@ class Robustness(Section):
     """Robustness suites, one section per system."""
 
     retoucher: RetoucherRobustness
+    sampler: SamplerRobustness
+
+
+class SystemRow(Section):
+    """What the stages of one agent read beside what all of them do; dvc.yaml puts these into its deps and params."""
+
+    model: str = knob(
+        "The model in models/ that it learns with: its judge, or the network that it steers.",
+        stages=("train", "benchmark", "robustness", "report"),
+    )
+    data: str = knob(
+        "Section of the params that made its data set; a change of it trains again.",
+        stages=("validate", "train", "benchmark"),
+    )
+    also: str = knob("One more section or value that its stages read.", stages=("validate", "train", "benchmark"))
 
 
 class Params(Section):
@@ -900,8 +786,8 @@ class Params(Section):
         gt=0,
         le=1,
     )
-    systems: dict[str, str] = knob(
-        "The agents that the pipeline makes, each under its own name; take one out and its stages are gone.",
+    systems: dict[str, SystemRow] = knob(
+        "The agents that the pipeline makes and what dvc.yaml lets their stages read; a row less is an agent less.",
         stages=("validate", "train", "benchmark", "robustness", "report"),
     )
     photos: Photos
@@ -909,6 +795,7 @@ class Params(Section):
     annotate: Annotate
     degrade: Degrade
     juror: Juror
+    sampler: Sampler
     denoiser: Denoiser
     teacher_bank: TeacherBank
     validate_: Validate = knob("Gates in front of training.", alias="validate")
@@ -921,9 +808,7 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _systems_have_their_sections(self) -> Self:
-        for key, name in self.systems.items():
-            if key != name:
-                raise ValueError(f"systems.{key} = {name!r}: expected the same name on both sides, {key}: {key}")
+        for name in self.systems:
             for section in (Train, Benchmark, Robustness, Validate):
                 if name not in section.model_fields:
                     known = suggestion(name, list(section.model_fields))

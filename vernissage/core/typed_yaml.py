@@ -275,7 +275,10 @@ def _values(section: Section, prefix: str) -> Iterator[tuple[str, FieldInfo, Any
             yield from _values(value, f"{key}.")
         elif isinstance(value, dict):
             for inner, item in value.items():
-                yield f"{key}.{inner}", info, item
+                if isinstance(item, Section):
+                    yield from _values(item, f"{key}.{inner}.")
+                else:
+                    yield f"{key}.{inner}", info, item
         else:
             yield key, info, value
 
