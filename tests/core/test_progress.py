@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -171,3 +172,28 @@ def test_a_replaced_stdout_is_used(clock: Clock, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(sys, "stdout", buffer)
     list(track("a", description="go"))
     assert buffer.getvalue().startswith("go: 1/1 it")
+
+
+def test_one_inside_another_says_its_lines_and_leaves_the_file_to_the_outer_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("VERNISSAGE_PROGRESS_FILE", str(tmp_path / "progress.json"))
+    monkeypatch.setenv("VERNISSAGE_PROGRESS_SECONDS", "0")
+    with Progress("outer", total=2, unit="parts") as outer:
+        with Progress("inner", total=1, unit="steps") as inner:
+            inner.advance()
+        outer.advance()
+    assert "inner: 1/1 steps" in capsys.readouterr().out
+    assert json.loads((tmp_path / "progress.json").read_text())["description"] == "outer"
+
+
+def test_two_at_once_on_a_terminal_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    with Progress("outer", total=1, unit="parts"), Progress("inner", total=1, unit="steps") as inner:
+        inner.advance()
+
+
+def test_advancing_from_threads_loses_nothing() -> None:
+    with Progress("many", total=4000, unit="steps") as progress, ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: progress.advance(), range(4000)))
+    assert progress.done == 4000

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+import threading
 import time
 from collections.abc import Sized
 from pathlib import Path
@@ -26,6 +27,11 @@ SECONDS_VARIABLE = "VERNISSAGE_PROGRESS_SECONDS"
 FILE_VARIABLE = "VERNISSAGE_PROGRESS_FILE"
 _SECONDS_BETWEEN_LINES = 5.0
 
+# What is under way in this process, the outermost first, and the bar that is on the terminal.
+_lock = threading.RLock()
+_open: list[Progress] = []
+_bars: list[RichProgress] = []
+
 
 def track(iterable: Iterable[Item], *, description: str, total: int | None = None, unit: str = "it") -> Iterator[Item]:
     """Yield the items and say how far it is.
@@ -46,6 +52,8 @@ def track(iterable: Iterable[Item], *, description: str, total: int | None = Non
 
 class Progress:
     """How far one task is; to be used as a context manager.
+
+    May be advanced from several threads. Of several, one inside another, only the outermost is a bar and has the file.
 
     On a terminal it is a bar. Elsewhere it prints `resize: 120/300 photos (40 %), 12.3/s, 15 s left` every five seconds
     (VERNISSAGE_PROGRESS_SECONDS) and at the end. Where VERNISSAGE_PROGRESS_FILE names a file, the same facts go there.
@@ -70,42 +78,46 @@ class Progress:
 
     def __enter__(self) -> Self:
         self._started = self._last_said = time.monotonic()
-        if sys.stdout.isatty():
-            self._start_bar()
-        self._write_file()
+        with _lock:
+            _open.append(self)
+            if sys.stdout.isatty() and not _bars:
+                self._start_bar()
+            self._write_file()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._bar is not None:
-            self._show_bar()
-            self._bar.stop()
-            self._bar = None
-        else:
-            self._say(self._line(ended=kind is None))
-        self._write_file()
+        with _lock:
+            if self._bar is not None:
+                self._show_bar()
+                self._bar.stop()
+                _bars.remove(self._bar)
+                self._bar = None
+            else:
+                self._say(self._line(ended=kind is None))
+            self._write_file()
+            _open.remove(self)
 
     def advance(self, n: int = 1, **fields: float | str) -> None:
         """Count `n` more units as done; `fields` such as `loss=0.123` are shown behind until they change."""
-        self.done += n
-        self.fields.update(fields)
-        now = time.monotonic()
-        if self._bar is not None:
-            self._show_bar()
-        if now - self._last_said < self._interval:
-            return
-        self._last_said = now
-        if self._bar is None:
-            self._say(self._line(ended=False))
-        self._write_file()
+        with _lock:
+            self.done += n
+            self.fields.update(fields)
+            now = time.monotonic()
+            if self._bar is not None:
+                self._show_bar()
+            if now - self._last_said < self._interval:
+                return
+            self._last_said = now
+            if self._bar is None:
+                self._say(self._line(ended=False))
+            self._write_file()
 
     def message(self, text: str) -> None:
         """Say something in a line of its own, above the bar."""
-        if self._bar is not None:
-            self._bar.console.print(text, markup=False, highlight=False)
-        else:
-            self._say(f"{self.description}: {text}")
+        with _lock:
+            self._say(text if self._bar is not None else f"{self.description}: {text}")
 
     def _line(self, *, ended: bool) -> str:
         seconds = time.monotonic() - self._started
@@ -126,6 +138,9 @@ class Progress:
         ]
 
     def _say(self, text: str) -> None:
+        if _bars:
+            _bars[0].console.print(text, markup=False, highlight=False)
+            return
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
 
@@ -144,13 +159,14 @@ class Progress:
         )
         self._task = self._bar.add_task(self.description, total=self.total, unit=self.unit, shown="")
         self._bar.start()
+        _bars.append(self._bar)
 
     def _show_bar(self) -> None:
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=self.done, shown=", ".join(self._shown_fields()))
 
     def _write_file(self) -> None:
-        if not self._file:
+        if not self._file or _open[:1] != [self]:
             return
         # JSON has no nan; a loss that became nan is shown in the line and left out here.
         fields = {name: value for name, value in self.fields.items() if isinstance(value, str) or math.isfinite(value)}

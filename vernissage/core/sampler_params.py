@@ -233,7 +233,14 @@ class SamplerTrain(Section):
         le=1_000_000,
     )
     guidance_steps: int = knob(
-        "Updates that fit them to one guidance scale, and again with less guidance.",
+        "Updates that fit them to each guidance scale by itself; 0 leaves that out.",
+        stages="train@sampler",
+        unit="updates",
+        ge=0,
+        le=1_000_000,
+    )
+    less_guidance_steps: int = knob(
+        "Updates that fit them to each scale with the guidance of some calls left out where that pays.",
         stages="train@sampler",
         unit="updates",
         ge=1,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
+import torch
 
 from vernissage.core.errors import BadInput, BadParams, VernissageError
 from vernissage.core.files import atomic_write_json, read_json
@@ -25,8 +26,6 @@ from vernissage.sampler.learn.grid import Course, GridSearch, Pairs, solver_of, 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
-
-    import torch
 
     from vernissage.sampler.domain.denoiser import Denoiser
     from vernissage.sampler.domain.programs import Program
@@ -52,9 +51,11 @@ class BookMaking:
     Attributes:
         budgets: Numbers of network calls that there shall be programs for.
         grid: How thoroughly the grid is searched.
+        grid_pairs: Requests that the grid is searched on, the first ones.
         sigma_steps: Updates that fit the noise levels.
-        coefficient_steps: Updates that fit all coefficients.
-        guidance_steps: Updates that fit them for each guidance scale by itself, and again with less guidance.
+        coefficient_steps: Updates that fit all coefficients, for all guidance scales together.
+        guidance_steps: Updates that fit them for each guidance scale by itself; 0 leaves that out.
+        less_guidance_steps: Updates that fit them once more, with the guidance of some calls left out where that pays.
         batch: Pairs per update.
         recompute: See :class:`vernissage.sampler.learn.fitting.FitSettings`.
         call_batch: Samples that go through the network at once where nothing is fitted.
@@ -66,12 +67,14 @@ class BookMaking:
 
     budgets: tuple[int, ...] = (3, 4, 5, 6, 8)
     grid: GridSearch = field(default_factory=GridSearch)
-    sigma_steps: int = 30
-    coefficient_steps: int = 80
-    guidance_steps: int = 30
+    grid_pairs: int = 192
+    sigma_steps: int = 20
+    coefficient_steps: int = 60
+    guidance_steps: int = 0
+    less_guidance_steps: int = 20
     batch: int = 32
     recompute: bool = False
-    call_batch: int = 512
+    call_batch: int = 128
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -83,7 +86,7 @@ class BookMaking:
         return FitSettings(
             steps=steps,
             batch=self.batch,
-            looks=max(2, min(20, steps // 5)),
+            looks=max(2, min(20, steps // 15)),
             recompute=self.recompute,
             validation_batch=self.call_batch,
             seed=self.seed,
@@ -179,7 +182,8 @@ class _Maker:
     def entries(self) -> list[Entry]:
         settings, network = self.settings, self.denoiser
         stock = stock_programs(self.calls, network.sigma_min, network.sigma_max)
-        found = tune_grid(network, self.train, self.calls, settings.grid, tau=self.tau, stock=stock)
+        tuned_on = self.train.rows(torch.arange(len(self.train)) < settings.grid_pairs)
+        found = tune_grid(network, tuned_on, self.calls, settings.grid, tau=self.tau, stock=stock)
         entries = [
             entry for name, program in stock.items() for entry in self._for_all(replace(program, name=name), "stock")
         ]
@@ -197,9 +201,12 @@ class _Maker:
         entries += self._for_all(program, "fitted coefficients")
         if list(self.scales) == [1.0]:
             return entries
-        own = {scale: self._fitted_again(program, scale, (1.0,) * self.calls, "per guidance") for scale in self.scales}
-        entries += own.values()
-        return [*entries, *(self._less_guidance(entry) for entry in own.values())]
+        shared = entries[-len(self.scales) :]
+        if settings.guidance_steps:
+            steps = settings.guidance_steps
+            shared = [self._fitted_again(entry, entry.shares, steps, "per guidance") for entry in shared]
+            entries += shared
+        return [*entries, *map(self._less_guidance, shared)]
 
     def _for_all(self, program: Program, made_by: str) -> list[Entry]:
         """One program as the entry of every scale."""
@@ -219,28 +226,25 @@ class _Maker:
         best = min(range(len(finalists)), key=lambda place: (scores[place].saturated, scores[place].mean))
         return self._entry(finalists[best], scale, (1.0,) * self.calls, "grid")
 
-    def _fitted_again(self, program: Program, scale: float, shares: Sequence[float], made_by: str) -> Entry:
-        fit = self.settings.fit(self.settings.guidance_steps)
-        train, val = self.train_of[scale], self.val_of[scale]
-        fitted = fit_coefficients(self.denoiser, train, val, program, fit, tau=self.tau, shares=shares)
-        return Entry(fitted.program, scale, tuple(shares), made_by, fitted.after)
+    def _fitted_again(self, entry: Entry, shares: Sequence[float], steps: int, made_by: str) -> Entry:
+        """Fit an entry's program to its own scale with some shares of guidance."""
+        train, val, fit = self.train_of[entry.scale], self.val_of[entry.scale], self.settings.fit(steps)
+        fitted = fit_coefficients(self.denoiser, train, val, entry.program, fit, tau=self.tau, shares=shares)
+        return Entry(fitted.program, entry.scale, tuple(shares), made_by, fitted.after)
 
     def _less_guidance(self, entry: Entry) -> Entry:
         """Leave the guidance of some calls out where that saves more evaluations than the error is worth.
 
-        What an error is worth in evaluations is read off this number of calls alone: on the networks that were looked
-        at, errors fall about as a power of the evaluations, with an exponent that is asked for here to be at least 2.
+        What an error is worth in evaluations cannot be read off one number of calls: on the networks that were looked
+        at, errors fall about as the square of the evaluations, and so they are weighed.
         """
-        if entry.scale in (0.0, 1.0) or self.calls < 3:
-            return replace(entry, made_by="less guidance")
-        masks = _masks(self.calls)
-        scores = [self._scores([entry.program], self.train_of[entry.scale], mask)[0] for mask in masks]
-        worth = [_worth(score, mask) for score, mask in zip(scores, masks, strict=True)]
-        for place in sorted(range(len(masks)), key=worth.__getitem__)[:1]:
-            candidate = self._fitted_again(entry.program, entry.scale, masks[place], "less guidance")
-            if _worth(candidate.score, candidate.shares) < _worth(entry.score, entry.shares):
-                return candidate
-        return replace(entry, made_by="less guidance")
+        masks = [entry.shares] if entry.scale in (0.0, 1.0) else [entry.shares, *_masks(self.calls)]
+        train = self.train_of[entry.scale]
+        worth = [_worth(self._scores([entry.program], train, mask)[0], mask) for mask in masks]
+        best = masks[min(range(len(masks)), key=worth.__getitem__)]
+        candidate = self._fitted_again(entry, best, self.settings.less_guidance_steps, "less guidance")
+        better = _worth(candidate.score, candidate.shares) <= _worth(entry.score, entry.shares)
+        return candidate if better else replace(entry, made_by="less guidance")
 
 
 def _masks(calls: int) -> list[tuple[float, ...]]:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from vernissage.core.errors import BadInput, BadParams, CorruptArtifact
+from vernissage.core.parallel import in_parts
 from vernissage.core.progress import Progress
 from vernissage.core.seeds import derive_seed, numpy_generator
 from vernissage.core.weights import load_weights, save_weights
@@ -294,10 +295,11 @@ def make_bank(
     failed = torch.empty(count, dtype=torch.long)
     checked = min(count, check_requests)
     better = torch.empty((checked, *denoiser.shape))
+    threads = None if torch.device(device).type == "cpu" else 1
     with Progress(f"teacher bank, {part}", total=count + checked, unit="requests") as progress:
         for target, made_by, total in ((endpoints, program, count), (better, checker, checked)):
-            for first in range(0, total, batch):
-                rows = slice(first, min(first + batch, total))
+
+            def answer(rows: slice, target: torch.Tensor = target, made_by: Program = made_by) -> None:
                 noise = per_seed_noise(seeds[rows], denoiser.shape).to(device)
                 condition = conditions(labels[rows].to(device))
                 plain = condition is None or bool((scales[rows] == 1).all())
@@ -307,6 +309,8 @@ def make_bank(
                 if made_by is program:
                     failed[rows] = sampled.failed.cpu()
                 progress.advance(len(noise))
+
+            in_parts(answer, total, batch, threads=threads)
 
     finite = (failed == -1) & endpoints.isfinite().flatten(1).all(dim=1)
     left_out = tuple((seeds[row], int(failed[row])) for row in (~finite).nonzero().flatten().tolist())
