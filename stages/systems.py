@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vernissage.retoucher.system import RetoucherSystem
+from vernissage.sampler.system import SamplerSystem
 
 if TYPE_CHECKING:
     from vernissage.pipeline.systems import System
 
-SYSTEMS: dict[str, System] = {system.name: system for system in (RetoucherSystem(),)}
+SYSTEMS: dict[str, System] = {system.name: system for system in (RetoucherSystem(), SamplerSystem())}

@@ -210,7 +210,17 @@ def sample(
         list[str] | None, typer.Option(help="Name or number of a class, repeatable; otherwise all in turn.")
     ] = None,
     count: Annotated[int, typer.Option("-n", "--count", min=1, max=4096, help="Samples.")] = 40,
-    calls: Annotated[int, typer.Option(min=1, max=1000, help="Network calls for each sample.")] = 10,
+    price: Annotated[
+        float | None,
+        typer.Option(help="Ask the trained sampler; what one network evaluation costs, where quality is 0 to 1."),
+    ] = None,
+    budget: Annotated[
+        int | None, typer.Option(help="Ask the trained sampler; most network evaluations for each sample.")
+    ] = None,
+    calls: Annotated[
+        int | None,
+        typer.Option(min=1, max=1000, help="Network calls for each sample, by a program; 10 without a price."),
+    ] = None,
     program: Annotated[
         Path | None, typer.Option(help="JSON of a program; otherwise DPM-Solver++ 2M.", metavar="FILE")
     ] = None,
@@ -222,16 +232,27 @@ def sample(
     model: Annotated[
         Path | None, typer.Option(help="Folder of a denoiser; otherwise the project's own.", metavar="PATH")
     ] = None,
+    sampler: Annotated[
+        Path | None,
+        typer.Option(help="Folder of a trained sampler; otherwise `sampler` beside the denoiser.", metavar="PATH"),
+    ] = None,
 ) -> None:
-    """Draw pictures from the embedded diffusion model."""
+    """Draw pictures from the diffusion model: steered by a price, or by a program.
+
+    With --price or --budget the trained sampler decides for each picture what is worth an evaluation of the network.
+    """
     from vernissage.commands.sample import SampleRequest, draw_samples
 
+    denoiser = _project(context) / "models" / "denoiser" if model is None else model
     request = SampleRequest(
-        model=_project(context) / "models" / "denoiser" if model is None else model,
+        model=denoiser,
+        sampler=denoiser.absolute().parent / "sampler" if sampler is None else sampler,
         labels=tuple(label or ()),
         count=count,
         calls=calls,
         program=program,
+        price=price,
+        budget=budget,
         guidance=guidance,
         seed=seed,
         output=output,

@@ -336,8 +336,8 @@ def _write(
     """Write `items.parquet`, `items.csv`, `groups.csv`, `protocol.json` and `before-after.png`."""
     from vernissage.core.files import atomic_path, atomic_write_json
     from vernissage.core.images import save_png
+    from vernissage.core.tables import write_csv
     from vernissage.retoucher.judge.protocol import before_after
-    from vernissage.retoucher.learn.dataset import write_csv
 
     output = request.output
     if output is None:

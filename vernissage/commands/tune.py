@@ -194,7 +194,7 @@ def _code_fingerprint() -> str:
     from pathlib import Path
 
     import vernissage.retoucher as wing
-    from vernissage.retoucher.learn.dataset import fingerprint
+    from vernissage.core.tables import fingerprint
 
     rooms = [Path(place) / room for place in wing.__path__ for room in ("domain", "learn")]
     return fingerprint([sha256_file(file) for room in rooms for file in sorted(room.glob("*.py"))])

@@ -151,6 +151,13 @@ class TeacherBank(Section):
         ge=4,
         le=10_000,
     )
+    checked: int = knob(
+        "Requests that Heun's method answers as well, with four times as many calls, to check the teacher.",
+        stages="teacher-bank",
+        unit="requests",
+        ge=1,
+        le=1_000_000,
+    )
     batch: int = knob(
         "Requests that go through the network at once; larger needs more memory.",
         stages="teacher-bank",
@@ -172,8 +179,8 @@ class Sampler(Section):
         stages="denoiser",
     )
     negative_prompt: str = knob("What guidance steers away from; empty is usual.", stages="denoiser")
-    precision: Literal["float32", "bfloat16", "float16"] = knob(
-        "Type that a pipeline's network computes in; the state between its calls stays in float32.",
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = knob(
+        "Type that a pipeline computes in, the state between its calls excepted; `auto` is bfloat16 on CUDA.",
         stages=("teacher-bank", "train", "benchmark", "robustness"),
     )
     attention_slicing: bool = knob(
@@ -205,6 +212,13 @@ class SamplerValidate(Section):
         unit="share of values",
         ge=0,
         le=1,
+    )
+    max_teacher_error: Real = knob(
+        "Largest median distance of the teacher to Heun's method with four times as many calls.",
+        stages="validate@sampler",
+        unit="standard deviations of the pictures",
+        gt=0,
+        le=1_000,
     )
 
 
@@ -312,28 +326,21 @@ class SamplerBenchmark(Section):
     """How the sampler is compared with solvers as they are used."""
 
     noise_seeds: int = knob(
-        "Banks of fresh noise, each as large as the test part; their spread is what FD is uncertain by.",
+        "Equal parts that the test part is cut into, by noise; their spread is what FD is uncertain by.",
         stages="benchmark@sampler",
-        unit="banks",
+        unit="parts",
         ge=1,
         le=1_000,
-    )
-    requests: int = knob(
-        "Requests of each bank; more narrow the intervals.",
-        stages="benchmark@sampler",
-        unit="requests",
-        ge=2,
-        le=10_000_000,
     )
     bootstrap: int = knob(
         "Resamplings behind each interval.", stages="benchmark@sampler", unit="resamplings", ge=100, le=1_000_000
     )
-    classifier_steps: int = knob(
-        "Updates of each of the two classifiers that judge.",
+    classifier_epochs: int = knob(
+        "Times that the two classifiers which judge see each picture.",
         stages="benchmark@sampler",
-        unit="updates",
+        unit="epochs",
         ge=1,
-        le=10_000_000,
+        le=100_000,
     )
     mixture_requests: int = knob(
         "Requests for the evidence about the experts (knock-outs, routers).",

@@ -58,7 +58,7 @@ class RetoucherSystem:
 
     def train(self, params: Params, folders: SystemFolders) -> None:
         """Train on the train split, choose the weights on the validation split, show what is being learned."""
-        from vernissage.retoucher.learn.dataset import fingerprint, write_csv
+        from vernissage.core.tables import fingerprint, write_csv
         from vernissage.retoucher.learn.juror_pool import open_juror
         from vernissage.retoucher.learn.jurors import load_juror
         from vernissage.retoucher.learn.showing import Showing, choose_shown
@@ -87,6 +87,7 @@ class RetoucherSystem:
 
     def benchmark(self, params: Params, folders: SystemFolders) -> None:
         """Compare with every baseline on the test split; the regressor among them learns on the train split first."""
+        from vernissage.core.tables import write_csv
         from vernissage.retoucher.judge.baselines import all_baselines, tuned_classics
         from vernissage.retoucher.judge.benchmark import (
             agent_method,
@@ -96,7 +97,7 @@ class RetoucherSystem:
             strongest,
         )
         from vernissage.retoucher.judge.sheets import save_sheets
-        from vernissage.retoucher.learn.dataset import read_pairs, write_csv
+        from vernissage.retoucher.learn.dataset import read_pairs
         from vernissage.retoucher.learn.jurors import load_juror
 
         section = params.benchmark.retoucher
@@ -136,8 +137,9 @@ class RetoucherSystem:
 
     def robustness(self, params: Params, folders: SystemFolders) -> None:
         """Try awkward input."""
+        from vernissage.core.tables import write_csv
         from vernissage.retoucher.judge.robustness import run_cases
-        from vernissage.retoucher.learn.dataset import load_photo, read_pairs, write_csv
+        from vernissage.retoucher.learn.dataset import load_photo, read_pairs
         from vernissage.retoucher.learn.jurors import load_juror
 
         network, juror = self.load(folders), load_juror(_juror_folder(folders))

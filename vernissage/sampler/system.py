@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import csv
 import logging
-from typing import TYPE_CHECKING
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from vernissage.core.errors import BadParams
-from vernissage.core.files import fresh_folder
+from vernissage.core.files import atomic_write_json, fresh_folder, sha256_file
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
+    from vernissage.core.folders import SystemFolders
+    from vernissage.core.gate_spec import Gate
     from vernissage.core.params import Denoiser, Params
     from vernissage.sampler.learn.denoiser_training import DenoiserTraining
+    from vernissage.sampler.learn.training import SamplerTraining
+    from vernissage.sampler.prepare.models import ModelChoice, Network
+    from vernissage.sampler.prepare.pictures import ClassPictures
+    from vernissage.sampler.prepare.teacher_bank import Bank
+    from vernissage.sampler.use.model import SamplerModel
 
 log = logging.getLogger(__name__)
 
@@ -21,12 +29,12 @@ _SHOWN_CLASSES, _SHOWN_EACH, _SHOWN_STEPS = 10, 12, 18
 
 
 def make_denoiser(pictures_folder: Path, out: Path, checkpoints: Path, params: Params) -> None:
-    """Teach the embedded denoiser.
+    """Teach the embedded denoiser, or write down which pipeline of `diffusers` takes its place.
 
     Args:
-        pictures_folder: Where the user's sources lie.
+        pictures_folder: Where the user's sources and prompts lie.
         out: Folder for the weights, the pictures that they were made from with their splits, ``curves.csv`` and
-            ``samples.png``.
+            ``samples.png``; or for ``pipeline.json``.
         checkpoints: Where a training that was cut off goes on from.
         params: All parameters.
 
@@ -45,6 +53,13 @@ def make_denoiser(pictures_folder: Path, out: Path, checkpoints: Path, params: P
     from vernissage.sampler.learn.denoiser_training import train_denoiser
     from vernissage.sampler.prepare.pictures import load_pictures
 
+    choice = _choice(params)
+    if not choice.embedded:
+        from vernissage.sampler.prepare.models import write_reference
+
+        with fresh_folder(out) as folder:
+            write_reference(folder, choice, choice.prompts(pictures_folder))
+        return
     section = params.denoiser
     pictures = load_pictures(_source(pictures_folder, section.source), section.side, section.channels)
     log.info("%d pictures of %d classes, %d rejected", len(pictures), len(pictures.class_names), len(pictures.rejected))
@@ -77,22 +92,23 @@ def make_teacher_bank(model: Path, out: Path, params: Params) -> None:
         BadInput: If no request has a finite answer.
     """
     from vernissage.core.devices import choose_device
-    from vernissage.sampler.domain.unet import EdmDenoiser
-    from vernissage.sampler.prepare.teacher_bank import PARTS, RequestMix, make_bank, usual_teacher
+    from vernissage.sampler.prepare.teacher_bank import PARTS, make_bank, usual_teacher
 
     section, device = params.teacher_bank, choose_device()
-    denoiser = EdmDenoiser.load(model).to(device)
-    mix = RequestMix.uneven(denoiser.spec.classes, section.guidance, ratio=section.class_ratio)
+    network = _network(model, params, device)
+    mix = network.facts.mix(section.guidance, section.class_ratio)
     with fresh_folder(out) as folder:
         for part in PARTS:
             bank = make_bank(
-                denoiser,
+                network.denoiser,
                 part,
                 getattr(section, part),
                 mix,
-                teacher=usual_teacher(denoiser, section.calls),
+                teacher=usual_teacher(network.denoiser, section.calls),
                 seed=params.seed,
                 batch=section.batch,
+                check_requests=section.checked,
+                conditions=network.conditions,
                 device=device,
             )
             bank.save(folder)
@@ -101,6 +117,193 @@ def make_teacher_bank(model: Path, out: Path, params: Params) -> None:
                 "%s: %d requests; %s with %d calls is %.2g from Heun's method with %d (median of %d requests)",
                 part, len(bank), bank.teacher.name, bank.teacher.evaluations, check.median, check.calls, check.requests,
             )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SamplerSystem:
+    """The sampler's row in the table of systems."""
+
+    name: str = "sampler"
+
+    def prepare(self, params: Params, folders: SystemFolders) -> None:
+        """Answer fixed requests in many steps."""
+        make_teacher_bank(_denoiser_folder(folders), folders.ready, params)
+
+    def gate(self, params: Params, folders: SystemFolders) -> Gate:
+        """What must hold for the requests and their endpoints."""
+        from vernissage.sampler.prepare.expectations import GateLimits, sampler_gate
+
+        bank, section = params.teacher_bank, params.validate_.sampler
+        limits = GateLimits(
+            requests={"train": bank.train, "val": bank.val, "test": bank.test},
+            guidance=bank.guidance,
+            class_ratio=bank.class_ratio,
+            max_left_out=section.max_left_out,
+            max_outside=section.max_outside,
+            max_teacher_error=section.max_teacher_error,
+        )
+        return sampler_gate(folders.ready, limits, _denoiser_folder(folders))
+
+    def train(self, params: Params, folders: SystemFolders) -> None:
+        """Make programs, teach the student, train the controller on the train part; the validation part chooses."""
+        from vernissage.core.devices import choose_device
+        from vernissage.core.tables import fingerprint, write_csv
+        from vernissage.sampler.learn.training import train_sampler
+        from vernissage.sampler.use.model import SamplerModel
+
+        device = choose_device()
+        network = _network(_denoiser_folder(folders), params, device)
+        settings = training_settings(params, network)
+        train, val = (_bank(folders, part, network).to(device) for part in ("train", "val"))
+        # Everything that the result depends on: what was made of other data, settings or code is never taken over.
+        inputs = [*sorted(folders.ready.glob("*.json")), *sorted(_denoiser_folder(folders).glob("*.json")), *_sources()]
+        scratch = folders.scratch("train") / fingerprint(settings, [sha256_file(path) for path in inputs])
+        pictures = _pictures(folders) if network.embedded else None
+        trained = train_sampler(network.denoiser, train, val, settings, scratch, pictures)
+        facts = {
+            "summary": trained.summary,
+            "gate": trained.tables.get("gate", []),
+            "cascade": trained.tables.get("cascade", []),
+            "prices": list(params.train.sampler.prices),
+        }
+        SamplerModel(
+            network.denoiser, trained.book, trained.controller, trained.student, trained.cascade, facts=facts
+        ).save(folders.model)
+        with fresh_folder(folders.training) as folder:
+            for name, rows in trained.tables.items():
+                if rows:
+                    write_csv(folder / f"{name}.csv", rows)
+            atomic_write_json(folder / "summary.json", trained.summary)
+        shutil.rmtree(scratch, ignore_errors=True)
+
+    def benchmark(self, params: Params, folders: SystemFolders) -> None:
+        """Compare with solvers as they are used and as they can be tuned, on the test part."""
+        from vernissage.sampler.benchmarking import run_benchmark
+
+        model, network = self._opened(params, folders)
+        bank = _bank(folders, "test", network)
+        run_benchmark(model, network, bank, _pictures(folders) if network.embedded else None, folders.benchmark, params)
+
+    def robustness(self, params: Params, folders: SystemFolders) -> None:
+        """Try awkward input."""
+        from vernissage.core.tables import write_csv
+        from vernissage.sampler.benchmarking import run_robustness
+
+        model, network = self._opened(params, folders)
+        bank = _bank(folders, "test", network)
+        results = run_robustness(model, network, bank, _pictures(folders) if network.embedded else None, params)
+        with fresh_folder(folders.robustness) as folder:
+            write_csv(folder / "cases.csv", [vars(result) for result in results])
+
+    def report(self, params: Params, folders: SystemFolders) -> None:
+        """Sum up in metrics, plots and one page that git keeps."""
+        from vernissage.sampler.judge.report import write_report
+
+        write_report(folders)
+
+    def load(self, folders: SystemFolders) -> SamplerModel:
+        """The trained sampler."""
+        from vernissage.sampler.use.model import SamplerModel
+
+        return SamplerModel.load(_denoiser_folder(folders), folders.model)
+
+    def _opened(self, params: Params, folders: SystemFolders) -> tuple[SamplerModel, Network]:
+        """The trained sampler and its network, opened once and where the machine computes best."""
+        from vernissage.core.devices import choose_device
+
+        network = _network(_denoiser_folder(folders), params, choose_device())
+        model = replace(self.load(folders), denoiser=network.denoiser, conditions=network.conditions)
+        return model, network
+
+
+def training_settings(params: Params, network: Network) -> SamplerTraining:
+    """Translate the typed parameters into what the training takes."""
+    from vernissage.sampler.learn.book_making import BookMaking
+    from vernissage.sampler.learn.consistency import StudentTraining
+    from vernissage.sampler.learn.steering import SteeringTraining
+    from vernissage.sampler.learn.training import SamplerTraining
+
+    section, bank = params.train.sampler, params.teacher_bank
+    mix = network.facts.mix(bank.guidance, bank.class_ratio)
+    book = BookMaking(
+        budgets=section.budgets,
+        grid_pairs=section.grid_pairs,
+        sigma_steps=section.sigma_steps,
+        coefficient_steps=section.coefficient_steps,
+        guidance_steps=section.guidance_steps,
+        less_guidance_steps=section.less_guidance_steps,
+        batch=section.fit_batch,
+        recompute=section.recompute,
+        call_batch=params.sampler.batch,
+        seed=params.seed,
+    )
+    student = StudentTraining(
+        updates=max(1, section.student_steps),
+        batch=section.student_batch,
+        lr=params.lr * section.student_lr_scale,
+        scales=mix.scales,
+        class_weights=mix.class_weights,
+        seed=params.seed,
+    )
+    steering = SteeringTraining(
+        decisions=max(1, section.decisions),
+        slots=section.slots,
+        rollout=section.rollout,
+        epochs=section.ppo_epochs,
+        batch=section.ppo_batch,
+        lr=params.lr * section.policy_lr_scale,
+        entropy=section.entropy,
+        prices=section.prices,
+        likeness_weight=section.discriminator,
+        seed=params.seed,
+    )
+    return SamplerTraining(
+        book,
+        student if network.embedded and section.student_steps else None,
+        steering if section.decisions else None,
+        seed=params.seed,
+    )
+
+
+def _network(folder: Path, params: Params, device: Any) -> Network:
+    from vernissage.sampler.prepare.models import open_network
+
+    section = params.sampler
+    return open_network(folder, device, precision=section.precision, attention_slicing=section.attention_slicing)
+
+
+def _bank(folders: SystemFolders, part: str, network: Network) -> Bank:
+    from vernissage.sampler.prepare.teacher_bank import Bank
+
+    return Bank.load(folders.ready, part, network.conditions)
+
+
+def _pictures(folders: SystemFolders) -> ClassPictures:
+    from vernissage.sampler.prepare.pictures import ClassPictures
+
+    return ClassPictures.load(_denoiser_folder(folders))
+
+
+def _denoiser_folder(folders: SystemFolders) -> Path:
+    return folders.root / "models" / "denoiser"
+
+
+def _sources() -> list[Path]:
+    here = Path(__file__).parent
+    return sorted([*(here / "domain").glob("*.py"), *(here / "learn").glob("*.py")])
+
+
+def _choice(params: Params) -> ModelChoice:
+    from vernissage.sampler.prepare.models import ModelChoice
+
+    section = params.sampler
+    return ModelChoice(
+        section.model,
+        section.prompts,
+        section.negative_prompt,
+        section.precision,
+        section.attention_slicing,
+    )
 
 
 def _source(folder: Path, name: str) -> str | Path:

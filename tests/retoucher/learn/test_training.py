@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from tests.retoucher.learn.worlds import REWARD, darkened, photos, policy, policy_spec, untrained_juror
+from vernissage.core.tables import fingerprint
 from vernissage.retoucher.domain.faults import FAULTS
 from vernissage.retoucher.domain.render import render
 from vernissage.retoucher.domain.sliders import SLIDERS, slider_index
@@ -27,7 +28,6 @@ from vernissage.retoucher.learn.checkpoints import (
     with_prefix,
     without_prefix,
 )
-from vernissage.retoucher.learn.dataset import fingerprint
 from vernissage.retoucher.learn.environment import RetouchEnv
 from vernissage.retoucher.learn.oracle import OracleTrainer, OracleTraining
 from vernissage.retoucher.learn.planner import PlannerTrainer, PlannerTraining

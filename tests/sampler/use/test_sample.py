@@ -11,6 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from tests.sampler.domain.closed_form import Gaussian
+from tests.sampler.use.small_sampler import small_model
 from vernissage.cli import app
 from vernissage.core.errors import BadInput
 from vernissage.sampler.domain.programs import dpmpp, heun
@@ -30,6 +31,16 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     spec = UNetSpec(channels=1, side=8, classes=3, width=8, attention_side=0)
     EdmDenoiser(spec).save(folder, {"class_names": ["cat", "dog", "2"]})
     return folder
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a denoiser with a trained sampler beside it."""
+    folder, whole = tmp_path_factory.mktemp("models"), small_model()
+    assert isinstance(whole.denoiser, EdmDenoiser)
+    whole.denoiser.save(folder / "denoiser", {"class_names": list(whole.names)})
+    whole.save(folder / "sampler")
+    return folder / "denoiser"
 
 
 def run(*words: object) -> tuple[int, str]:
@@ -78,6 +89,75 @@ def test_the_command_leaves_a_sheet_and_a_trace(model: Path, tmp_path: Path) -> 
     assert code == 0, text
     with Image.open(sheet) as picture:
         assert picture.size == (3 * 50 + 2, 2 * 50 + 2)
+
+
+def test_a_price_asks_the_trained_sampler(trained: Path, tmp_path: Path) -> None:
+    sheet, trace = tmp_path / "sheet.png", tmp_path / "trace.json"
+    words = ("-o", sheet, "-n", 8, "--label", "dog", "--price", 0.02, "--trace", trace, "--model", trained)
+    code, text = run(*words)
+    assert code == 0, text
+    facts = json.loads(trace.read_text(encoding="utf-8"))
+    assert facts["labels"] == [1] * 8
+    assert facts["steered"] == [True] * 8
+    assert facts["failed"] == [-1] * 8
+    assert sum(row["evaluations"] for row in facts["calls"]) == sum(facts["nfe"])
+    assert {step["sample"] for row in facts["calls"] for step in row["samples"]} == set(range(8))
+    assert facts["milliseconds"]["network"] > 0
+    nfe, static = (sum(facts[name]) / 8 for name in ("nfe", "static_nfe"))
+    said = " ".join(text.split())
+    assert f"8 samples at a price of 0.02, steered: {nfe:.3g} network evaluations each, {static:.3g} by the" in said
+    assert "%) in steering" in said
+    with Image.open(sheet) as picture:
+        assert picture.size == (8 * 50 + 2, 52)
+    before = sheet.read_bytes()
+    assert run(*words)[0] == 0
+    assert sheet.read_bytes() == before
+    # At this price the controller was found no better.
+    code, text = run("-o", sheet, "-n", 4, "--price", 0.55, "--model", trained)
+    assert code == 0, text
+    assert "by the static program, as nothing was found better there" in " ".join(text.split())
+
+
+def test_a_budget_alone_buys_the_best_that_it_can(trained: Path, tmp_path: Path) -> None:
+    trace = tmp_path / "trace.json"
+    code, text = run(
+        "-o", tmp_path / "sheet.png", "-n", 5, "--budget", 7, "--guidance", 2, "--trace", trace, "--model", trained
+    )
+    assert code == 0, text
+    facts = json.loads(trace.read_text(encoding="utf-8"))
+    assert max(facts["nfe"]) <= 7
+    assert (facts["price"], facts["budget"], facts["guidance"]) == (0, 7, 2)
+    assert "for the best quality within 7 evaluations" in " ".join(text.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--price", "0.1", "--calls", "4"), "--price beside --calls"),
+        (("--budget", "4", "--program", "p.json"), "--budget beside --program"),
+        (("--price", "-0.1"), "price = -0.1"),
+        (("--price", "nan"), "price = nan"),
+        (("--budget", "0"), "budget of 0 network evaluations, expected at least 1"),
+        (("--budget", "1", "--guidance", "3"), "expected at least 2"),
+        (("--price", "0", "--label", "bird"), "cat, dog, 2"),
+        (("--price", "0", "--guidance", "nan"), "guidance scale nan"),
+        (("--price", "0", "--sampler", "nowhere"), "dvc repro train@sampler"),
+    ],
+)
+def test_strange_prices_are_refused_and_leave_nothing(
+    words: tuple[str, ...], said: str, trained: Path, tmp_path: Path
+) -> None:
+    code, text = run("-o", tmp_path / "sheet.png", "-n", 3, "--model", trained, *words)
+    assert code != 0
+    assert said in " ".join(text.split())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_price_without_a_trained_sampler_says_what_to_run(model: Path, tmp_path: Path) -> None:
+    code, text = run("-o", tmp_path / "sheet.png", "--price", 0.02, "--model", model)
+    assert code != 0
+    assert "train it with `dvc repro train@sampler`" in " ".join(text.split())
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from vernissage.core.errors import CorruptArtifact
 from vernissage.core.files import atomic_write_json, fresh_folder, read_json
-from vernissage.retoucher.learn.dataset import write_csv
+from vernissage.core.tables import write_csv
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
-import io
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +10,7 @@ import numpy as np
 import torch
 
 from vernissage.core.errors import BadInput, MissingArtifact
-from vernissage.core.files import atomic_write_text, read_json
+from vernissage.core.files import read_json
 from vernissage.core.images import load_rgb8
 from vernissage.retoucher.domain.filters import resize_square
 from vernissage.retoucher.learn.environment import to_bytes
@@ -21,7 +18,7 @@ from vernissage.retoucher.learn.scenes import Pictures, Starts
 from vernissage.retoucher.learn.suggestions import classic_suggestions, pixel_sample
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
 
@@ -188,23 +185,3 @@ def photos_of_split(annotations: Path, resized: Path, split: str, view: int) -> 
     if not files:
         raise BadInput(f"{annotations}: split {split!r} is empty; ingest more photos or change annotate.{split}_share")
     return load_thumbnails((resized / file for file in files), view)
-
-
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows as CSV for DVC's plots; the first row names the columns that all have, NaN is left empty."""
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
-    atomic_write_text(path, buffer.getvalue())
-
-
-def _cell(value: object) -> object:
-    if isinstance(value, float):
-        return "" if math.isnan(value) else round(value, 6)
-    return value
-
-
-def fingerprint(*parts: object) -> str:
-    """Short hash that names a checkpoint folder after everything that the training depends on."""
-    return hashlib.sha256("\n".join(map(repr, parts)).encode()).hexdigest()[:16]

@@ -14,10 +14,11 @@ from scipy.stats import spearmanr
 from vernissage.core.files import atomic_write_json, fresh_folder
 from vernissage.core.progress import Progress
 from vernissage.core.seeds import derive_seed, numpy_generator
+from vernissage.core.tables import write_csv
 from vernissage.retoucher.domain.faults import apply_faults, draw_faults
 from vernissage.retoucher.domain.quality import delta_e
 from vernissage.retoucher.learn.actions import ActionTable
-from vernissage.retoucher.learn.dataset import photos_of_split, write_csv
+from vernissage.retoucher.learn.dataset import photos_of_split
 from vernissage.retoucher.learn.hacking import climb, hack_gap, hacked_share, wander
 from vernissage.retoucher.learn.imagined import imagine_scenes
 from vernissage.retoucher.learn.juror import ORIGINAL_SCORE, RankJuror, RankNet, cautious

@@ -97,7 +97,8 @@ def make_siglip_juror(annotations: Path, resized: Path, out: Path, params: Param
         MissingArtifact: If pictures, network or head are not there.
         CorruptArtifact: If one of them cannot be read or does not fit.
     """
-    from vernissage.retoucher.learn.dataset import photos_of_split, write_csv
+    from vernissage.core.tables import write_csv
+    from vernissage.retoucher.learn.dataset import photos_of_split
     from vernissage.retoucher.learn.juror_training import evaluate_juror
 
     section = params.juror

@@ -28,7 +28,7 @@ from optuna.trial import TrialState
 
 from vernissage.core.errors import BadInput, BadParams, CorruptArtifact, VernissageError
 from vernissage.core.seeds import derive_seed
-from vernissage.retoucher.learn.dataset import fingerprint
+from vernissage.core.tables import fingerprint
 from vernissage.retoucher.learn.search_spaces import overrides_of
 
 if TYPE_CHECKING:

@@ -182,6 +182,8 @@ class ProgramBook:
         if not 0 <= price < math.inf:
             raise BadInput(f"price = {price}: expected 0 or more: what one evaluation costs, where quality is 0 to 1")
         own = self.of_scale(scale, made_by)
+        if not own:
+            raise BadInput(f"book: no program of the family {made_by!r} for guidance scale {scale}")
         return min(own, key=lambda entry: (entry.score.saturated + price * entry.nfe(scale), entry.score.mean))
 
     def save(self, folder: Path) -> None:
@@ -210,12 +212,14 @@ class ProgramBook:
             known = document["format"] == BOOK_FORMAT
             entries = tuple(Entry.from_dict(entry) for entry in document["entries"])
             book = ProgramBook(entries, float(document["tau"]), str(document["shipped"]))
-        except (KeyError, TypeError, ValueError, AttributeError, BadInput, CorruptArtifact) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, BadInput, CorruptArtifact) as error:
             raise CorruptArtifact(
                 f"{path}: not a book of programs ({error}); make it again with `dvc repro train@sampler`"
             ) from error
         if not known:
-            raise CorruptArtifact(f"{path}: format {document['format']}, expected {BOOK_FORMAT}")
+            raise CorruptArtifact(
+                f"{path}: format {document['format']}, expected {BOOK_FORMAT}; run `dvc repro train@sampler` again"
+            )
         return book
 
 

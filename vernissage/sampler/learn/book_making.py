@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
@@ -24,7 +25,7 @@ from vernissage.sampler.learn.fitting import FitSettings, fit_coefficients, fit_
 from vernissage.sampler.learn.grid import Course, GridSearch, Pairs, solver_of, stock_programs, tune_grid, usual_tau
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from vernissage.sampler.domain.denoiser import Denoiser
@@ -94,7 +95,12 @@ class BookMaking:
 
 
 def make_book(
-    denoiser: Denoiser, train: Requests, val: Requests, settings: BookMaking, scratch: Path
+    denoiser: Denoiser,
+    train: Requests,
+    val: Requests,
+    settings: BookMaking,
+    scratch: Path,
+    beside: Sequence[Callable[[], None]] = (),
 ) -> tuple[ProgramBook, list[dict[str, Any]]]:
     """Search and fit programs.
 
@@ -104,6 +110,7 @@ def make_book(
         val: Requests that decide between what was found.
         settings: How much work to do.
         scratch: Folder of this training; programs that are there already are not made again.
+        beside: Other work, done meanwhile on a thread of its own.
 
     Returns:
         The book, and one row for each entry with what its fit did, for a table.
@@ -124,14 +131,18 @@ def make_book(
     threads = None if train.endpoints.device.type == "cpu" else 1
     with Progress("programs", total=sum(budgets), unit="network calls") as progress:
 
-        def work(rows: slice) -> list[Entry]:
-            made = []
-            for calls in budgets[rows]:
-                made += _of_budget(denoiser, train, val, scales, calls, tau, settings, scratch)
-                progress.advance(calls)
+        def programs(calls: int) -> list[Entry]:
+            made = _of_budget(denoiser, train, val, scales, calls, tau, settings, scratch)
+            progress.advance(calls)
             return made
 
-        entries = [entry for made in in_parts(work, len(budgets), 1, threads=threads) for entry in made]
+        def other(work: Callable[[], None]) -> list[Entry]:
+            work()
+            return []
+
+        jobs = [*(partial(other, work) for work in beside), *(partial(programs, calls) for calls in budgets)]
+        done = in_parts(lambda rows: [job() for job in jobs[rows]], len(jobs), 1, threads=threads)
+    entries = [entry for part in done for made in part for entry in made]
     entries.sort(key=lambda entry: (entry.calls, entry.scale))
     shipped = "less guidance" if any(entry.made_by == "less guidance" for entry in entries) else "fitted coefficients"
     return ProgramBook(tuple(entries), tau, shipped), [_row(entry) for entry in entries]
