@@ -22,6 +22,7 @@ from vernissage.core.tables import write_csv
 from vernissage.sampler.domain.sampling import Sampled
 from vernissage.sampler.domain.unet import levels_to_samples
 from vernissage.sampler.judge.arms import (
+    HEUN_CALLS,
     CountedStudent,
     Requests,
     SamplerArm,
@@ -56,7 +57,9 @@ log = logging.getLogger(__name__)
 
 _DIAL_PRICES = 6
 _MIXTURE_PRICES = 3
-_WALL_BATCHES = (1, 16, 256)
+_WALL_BATCHES = (1, 16, 64, 256)
+# Stock settings need so many calls before they are where the tuned ones are.
+_STOCK_CALLS = (6, 8, 12, 20)
 _LARGEST_SEEN = 64
 
 
@@ -142,8 +145,8 @@ def run_benchmark(
             _shown_arms(model, arms),
             network.denoiser,
             shown,
-            teacher_nfe=float(bank.teacher.evaluations),
             class_names=network.names,
+            pictures=network.pictures,
         )
 
 
@@ -268,9 +271,9 @@ def _arms(model: SamplerModel, prices: list[float], ancestral: int, params: Para
     families = [family for family in FAMILIES[1:] if book.family(family)]
     network = model.denoiser
     arms = [
-        *stock_arms(network, book.budgets),
+        *stock_arms(network, _STOCK_CALLS, batch=batch),
         *(family_arm(book, family, batch=batch) for family in families),
-        heun_arm(network, batch=batch),
+        heun_arm(network, (HEUN_CALLS,), batch=batch),
         price_arm(book, prices, batch=batch),
     ]
     if model.controller is not None:

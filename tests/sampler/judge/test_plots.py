@@ -176,12 +176,16 @@ def test_a_sheet_of_samples_with_gaps(channels: int) -> None:
     assert set(np.unique(strip[1:9, 21:29])) == {235}
     with pytest.raises(BadInput, match="no samples"):
         samples_figure([])
+    with pytest.raises(BadInput, match="samples of 4 channels"):
+        samples_figure([SampleRow("latents", "", torch.zeros(2, 4, 8, 8))])
 
 
 def test_sheets_are_written(requests: Requests, tmp_path: Path) -> None:
     arm = program_arm("two steps", {2: euler((3.0, 0.6, 0.0))})
     for folder in ("a", "b"):
         save_sheets(tmp_path / folder, [(arm, 2)], Mixture(), requests, columns=6, teacher_nfe=64)
+    save_sheets(tmp_path / "c", [(arm, 2)], Mixture(), requests, columns=6, teacher_nfe=64, pictures=torch.neg)
+    assert (tmp_path / "c" / "samples.png").read_bytes() != (tmp_path / "a" / "samples.png").read_bytes()
     for name in ("samples.png", "worst.png"):
         picture = (tmp_path / "a" / name).read_bytes()
         assert Image.open(io.BytesIO(picture)).size[0] == 1200

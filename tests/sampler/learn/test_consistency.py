@@ -236,7 +236,9 @@ def test_it_learns_to_end_where_the_program_does(tmp_path: Path, denoiser: EdmDe
         QUICK, updates=45, batch=16, lr=4e-3, lot=48, reuse=6.0, looks=3, validation_requests=32, dropout=0.0,
         consistency_share=0.0, critic_weight=0.0,
     )  # fmt: skip
-    bank = make_bank(denoiser, "val", 48, RequestMix((1.0, 1.0), (1.0, 2.0)), check_requests=1)
+    bank = make_bank(
+        denoiser, "val", 32, RequestMix((1.0, 1.0), (1.0, 2.0)), teacher=usual_program(denoiser), check_requests=1
+    )
     before = _errors(Student.of(denoiser), bank)
     student, curves = train_student(denoiser, settings, tmp_path / "checkpoint")
     after = _errors(student, bank)
@@ -281,7 +283,7 @@ def test_a_checkpoint_of_other_settings_is_not_taken_up(
 
 
 def test_cached_pairs_pictures_and_critic_each_have_a_say(tmp_path: Path, denoiser: EdmDenoiser) -> None:
-    bank = make_bank(denoiser, "train", 12, RequestMix((1.0, 1.0)), check_requests=1)
+    bank = make_bank(denoiser, "train", 12, RequestMix((1.0, 1.0)), teacher=usual_program(denoiser), check_requests=1)
     short = replace(QUICK, updates=3, looks=1, pairs_share=0.5)
     alone, _ = train_student(denoiser, short, tmp_path / "a", pictures=bars())
     with_bank, _ = train_student(denoiser, short, tmp_path / "a", pictures=bars(), pairs=bank)

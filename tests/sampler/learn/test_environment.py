@@ -196,10 +196,7 @@ def test_the_discriminator_has_a_small_say(bank: Bank, book: ProgramBook) -> Non
     env.discriminator.refresh()
     assert env.discriminator.fitted
     terms = [
-        info["reward"] - info["improvement"]
-        for _, _, _, infos in steps(env, 20, seed=6)
-        for info in infos
-        if info
+        info["reward"] - info["improvement"] for _, _, _, infos in steps(env, 20, seed=6) for info in infos if info
     ]
     assert 0 < np.abs(terms).max() <= 0.05
 

@@ -16,6 +16,7 @@ import torch
 
 from vernissage.core.errors import BadInput, BadParams, CorruptArtifact
 from vernissage.core.files import atomic_write_json, read_json
+from vernissage.core.parallel import in_parts
 from vernissage.core.seeds import numpy_generator
 from vernissage.sampler.judge.arms import HEUN_CALLS, LADDER, BankLike, Requests, SamplerArm
 from vernissage.sampler.judge.distances import (
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from vernissage.core.progress import Progress
     from vernissage.sampler.domain.denoiser import Denoiser
     from vernissage.sampler.domain.sampling import Sampled
+    from vernissage.sampler.judge.distances import Moments
     from vernissage.sampler.learn.classifiers import Classifier, Embedding
 
     Floats = NDArray[np.float64]
@@ -268,11 +270,7 @@ def measure(
     for arm in arms:
         asked = _limited(drawn, arm.limit)
         for budget in arm.budgets:
-            answers = {}
-            for seed, requests in asked.items():
-                answers[seed] = arm.sample(denoiser, requests, budget)
-                if progress is not None:
-                    progress.advance(len(requests), arm=arm.name, budget=budget)
+            answers = _answers(arm, denoiser, asked, budget, progress)
             frame = pd.concat(
                 [_items(arm.name, budget, seed, asked[seed], answers[seed], second) for seed in asked],
                 ignore_index=True,
@@ -288,6 +286,25 @@ def measure(
         **sets.halves(torch.cat([requests.endpoints for requests in drawn.values()])),
     }
     return Measured(pd.concat(frames, ignore_index=True), rows, floors, settings)
+
+
+def _answers(
+    arm: SamplerArm, denoiser: Denoiser, asked: Mapping[int, Requests], budget: float, progress: Progress | None
+) -> dict[int, Sampled]:
+    """What an arm makes of each bank, one thread for each; networks of its own count for one bank at a time."""
+    seeds = list(asked)
+
+    def answer(rows: slice) -> list[Sampled]:
+        made = []
+        for seed in seeds[rows]:
+            made.append(arm.sample(denoiser, asked[seed], budget))
+            if progress is not None:
+                progress.advance(len(asked[seed]), arm=arm.name, budget=budget)
+        return made
+
+    alone = bool(arm.networks) or asked[seeds[0]].endpoints.device.type != "cpu"
+    parts = in_parts(answer, len(seeds), 1, threads=1 if alone else None)
+    return dict(zip(seeds, (sampled for part in parts for sampled in part), strict=True))
 
 
 def _limited(drawn: Mapping[int, Requests], limit: int | None) -> dict[int, Requests]:
@@ -374,8 +391,10 @@ class _Sets:
         self._train = classifier.features(real.train)
         self._test = classifier.features(real.test) if len(real.test) else self._train[:0]
         self._features = torch.cat((self._train, self._test))
-        self._moments = moments(self._features, "features of real pictures")
-        self._random_moments = None if random_features is None else moments(random_features.features(real.all))
+        self._moments = _moments_or_none(self._features)
+        self._random_moments = None if random_features is None else _moments_or_none(random_features.features(real.all))
+        # What is shown is clipped; of latents nobody knows the range but from real ones.
+        self._range = (float(real.all.min()), float(real.all.max()))
 
     def figures(self, parts: Sequence[torch.Tensor]) -> dict[str, Any]:
         """Distances of samples, one (N, C, H, W) per noise seed; those that are not finite are left out."""
@@ -388,15 +407,16 @@ class _Sets:
         features = [self._classifier.features(part) if len(part) else self._features[:0] for part in finite]
         pooled = torch.cat(features)
         width = pooled.shape[1]
-        if len(pooled) > width:
-            found["fd"] = frechet_distance(pooled, self._moments)
-        # One noise seed that is too small for a covariance would leave a list that pairs with no other.
-        if all(len(part) > width for part in features) and len(features) > 1:
-            seeds = found["fd_seeds"] = [frechet_distance(part, self._moments) for part in features]
-            found |= {"fd_seed_mean": float(np.mean(seeds)), "fd_seed_sd": float(np.std(seeds, ddof=1))}
-        if settings.infinity_points and len(pooled) >= 2 * (width + 1):
-            far = frechet_at_infinity(pooled, self._moments, seed=settings.seed, points=settings.infinity_points)
-            found |= {"fd_infinity": far.value, "fd_infinity_error": far.error}
+        if self._moments is not None:
+            if len(pooled) > width:
+                found["fd"] = frechet_distance(pooled, self._moments)
+            # One noise seed that is too small for a covariance would leave a list that pairs with no other.
+            if all(len(part) > width for part in features) and len(features) > 1:
+                seeds = found["fd_seeds"] = [frechet_distance(part, self._moments) for part in features]
+                found |= {"fd_seed_mean": float(np.mean(seeds)), "fd_seed_sd": float(np.std(seeds, ddof=1))}
+            if settings.infinity_points and len(pooled) >= 2 * (width + 1):
+                far = frechet_at_infinity(pooled, self._moments, seed=settings.seed, points=settings.infinity_points)
+                found |= {"fd_infinity": far.value, "fd_infinity_error": far.error}
         size = min(settings.kernel_size, len(pooled), len(self._features))
         if settings.kernel_subsets > 1 and size > 1:
             kernel = kernel_distance(
@@ -418,7 +438,7 @@ class _Sets:
         real = self._real
         if len(real.test) >= _LEAST_TEST:
             train, test = real.train[_spread(len(real.train), rows)], real.test[_spread(len(real.test), rows)]
-            kept = memorisation(pictures[chosen].clamp(-1, 1), train, test)
+            kept = memorisation(pictures[chosen].clamp(*self._range), train, test)
             found |= {"nearer_to_train": kept.nearer_to_train, "copied": kept.copied}
         return found
 
@@ -431,7 +451,7 @@ class _Sets:
                 found["fd_random"] = frechet_distance(features, self._random_moments)
         if self._settings.directions:
             found["sliced_wasserstein"] = sliced_wasserstein(
-                pictures.clamp(-1, 1),
+                pictures.clamp(*self._range),
                 self._real.all,
                 seed=self._settings.seed,
                 directions=self._settings.directions,
@@ -450,6 +470,11 @@ class _Sets:
             "real": {"fd": frechet_distance(test, train), "pictures": count},
             "teacher_halved": {"fd": frechet_distance(self._classifier.features(teacher), train), "pictures": count},
         }
+
+
+def _moments_or_none(features: torch.Tensor) -> Moments | None:
+    """Mean and covariance; none where there are too few pictures for one."""
+    return moments(features) if len(features) > features.shape[1] else None
 
 
 def _spread(count: int, at_most: int) -> torch.Tensor:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from vernissage.sampler.domain.unet import samples_to_levels
 from vernissage.sampler.judge.arms import LADDER
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from matplotlib.axes import Axes
@@ -301,7 +301,9 @@ def samples_figure(rows: Sequence[SampleRow], title: str = "", heads: Sequence[s
     """
     if not rows or not len(rows[0].samples):
         raise BadInput("sheet: no samples, expected at least one row with one sample")
-    _, _, height, width = rows[0].samples.shape
+    _, channels, height, width = rows[0].samples.shape
+    if channels not in {1, 3}:
+        raise BadInput(f"sheet: samples of {channels} channels, expected pictures with 1 or 3; decode latents first")
     columns, gap = len(rows[0].samples), max(1, width // 12)
     strips = [_strip(row.samples, gap) for row in rows]
     left = 1.9
@@ -346,6 +348,7 @@ def save_sheets(
     columns: int = 16,
     teacher_nfe: float | None = None,
     class_names: Sequence[str] = (),
+    pictures: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> None:
     """Write ``samples.png``, requests of all classes in turn, and ``worst.png``, those where the last arm errs most.
 
@@ -357,6 +360,10 @@ def save_sheets(
         columns: Requests on each sheet.
         teacher_nfe: Evaluations of the teacher.
         class_names: Names of the classes; numbers where left out.
+        pictures: Makes pictures of samples, such as the decoder of latents; samples are pictures where left out.
+
+    Raises:
+        BadInput: If there are no requests, or samples are not pictures.
     """
     folder.mkdir(parents=True, exist_ok=True)
     chosen = spread_requests(requests, columns)
@@ -369,6 +376,8 @@ def save_sheets(
         sheets["worst"] = (requests.rows(worst), f"Where {arm.name} with {budget:g} is furthest from the teacher")
     for name, (some, title) in sheets.items():
         rows = sample_rows(arms, denoiser, some, teacher_nfe)
+        if pictures is not None:
+            rows = [replace(row, samples=pictures(row.samples)) for row in rows]
         save_figure(samples_figure(rows, title, request_heads(some, class_names)), folder / f"{name}.png")
 
 

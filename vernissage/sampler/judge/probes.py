@@ -197,7 +197,7 @@ def in_type(denoiser: Denoiser, kind: torch.dtype) -> Denoiser | None:
     if not isinstance(denoiser, nn.Module):
         return None
     made: Any = copy.deepcopy(denoiser).to(kind)
-    return made  # type: ignore[no-any-return]
+    return made
 
 
 def with_noise(denoiser: Denoiser, share: float, seed: int) -> Denoiser:
@@ -213,7 +213,7 @@ def with_noise(denoiser: Denoiser, share: float, seed: int) -> Denoiser:
         for weight in made.parameters():
             size = float(weight.square().mean().sqrt())
             weight.add_(share * size * torch.randn(weight.shape, generator=generator).to(weight))
-    return made  # type: ignore[no-any-return]
+    return made
 
 
 def with_rounded_weights(denoiser: Denoiser, kind: torch.dtype) -> Denoiser:
@@ -224,4 +224,4 @@ def with_rounded_weights(denoiser: Denoiser, kind: torch.dtype) -> Denoiser:
     with torch.no_grad():
         for weight in made.parameters():
             weight.copy_(weight.to(kind).to(weight))
-    return made  # type: ignore[no-any-return]
+    return made

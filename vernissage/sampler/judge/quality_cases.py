@@ -14,7 +14,8 @@ from vernissage.sampler.domain.programs import Program
 from vernissage.sampler.judge.arms import Requests
 from vernissage.sampler.judge.probes import Averaged, Both, Misreported, in_type, with_noise, with_rounded_weights
 from vernissage.sampler.judge.probes import Rounded as RoundedCalls
-from vernissage.sampler.judge.trials import Bench, Case, Outcome, Tasks, Variation, gaps, static_steer
+from vernissage.sampler.judge.runs import Tasks, static_steer
+from vernissage.sampler.judge.trials import Bench, Case, Outcome, Variation, gaps
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from vernissage.core.seeds import derive_seed
-from vernissage.sampler.judge import contract_cases, quality_cases, sameness_cases
-from vernissage.sampler.judge.trials import Bench, Case, Outcome, RobustnessSettings, Subject, check_bank, set_up
+from vernissage.sampler.judge import contract_cases, failure_cases, quality_cases, sameness_cases
+from vernissage.sampler.judge.runs import Subject
+from vernissage.sampler.judge.trials import Bench, Case, Outcome, RobustnessSettings, check_bank, set_up
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,13 +30,13 @@ CASES: tuple[Case, ...] = (
     quality_cases.MIXED_CONDITIONS,
     quality_cases.OTHER_WEIGHTS,
     quality_cases.NARROW_TYPES,
-    contract_cases.BROKEN_NETWORK,
+    failure_cases.BROKEN_NETWORK,
     contract_cases.BUDGETS,
     sameness_cases.BATCH_SIZES,
     sameness_cases.SAME_AGAIN,
     sameness_cases.NOTHING_STALE,
-    contract_cases.FALLING_LEVELS,
-    contract_cases.ADVERSARIAL,
+    failure_cases.FALLING_LEVELS,
+    failure_cases.ADVERSARIAL,
     contract_cases.WRONG_SHAPES,
     quality_cases.OTHER_MIX,
     sameness_cases.TYPES_AND_DEVICES,

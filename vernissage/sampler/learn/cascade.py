@@ -424,8 +424,9 @@ def make_cascade(
     """Choose thresholds for each price on half of the validation requests, and say on the others what they are worth.
 
     The cost of an answer is its saturating error plus the price of its evaluations. A cascade is held against always
-    taking one evaluation, always two, and always the program of this price; thresholds that amount to one of these
-    are among those to choose from.
+    taking one evaluation, always two, and always the program of this price. The first two are among the thresholds to
+    choose from; the program alone is not, because by way of the student it costs two evaluations more: where that is
+    the best single way, do not cascade.
 
     Args:
         denoiser: For programs and the verifier's residual.

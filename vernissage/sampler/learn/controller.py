@@ -85,14 +85,16 @@ class SteeringController(ModelMixin, ConfigMixin):  # type: ignore[misc]  # `con
                 f"{tuple(ACTIONS)}; train it again"
             )
         generator = torch_generator(seed, "controller")
-        self.first, self.second = nn.Linear(features, hidden), nn.Linear(hidden, hidden)
-        self.stride, self.router, self.guidance, self.noise = (nn.Linear(hidden, count) for count in actions)
+        # Layers draw from torch's own generator: borrowed, and given back as it was.
+        with torch.random.fork_rng(devices=[]):
+            self.first, self.second = nn.Linear(features, hidden), nn.Linear(hidden, hidden)
+            self.stride, self.router, self.guidance, self.noise = (nn.Linear(hidden, count) for count in actions)
         with torch.no_grad():
             for layer in (self.first, self.second):
-                nn.init.orthogonal_(layer.weight, math.sqrt(2), generator=generator)
-                nn.init.zeros_(layer.bias)
+                layer.weight.copy_(_orthogonal(layer, math.sqrt(2), generator))
+                layer.bias.zero_()
             for head, bias in zip(self.heads, static_bias(static_share), strict=True):
-                nn.init.orthogonal_(head.weight, _FIRST_GAIN, generator=generator)
+                head.weight.copy_(_orthogonal(head, _FIRST_GAIN, generator))
                 head.bias.copy_(bias)
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("scale", torch.ones(features))
@@ -240,6 +242,12 @@ class SteeringController(ModelMixin, ConfigMixin):  # type: ignore[misc]  # `con
             arrays = tuple(column.detach().float().cpu().numpy().copy() for column in columns)
             self._plain = (watched, _version(watched), arrays)
         return self._plain[2]
+
+
+def _orthogonal(layer: nn.Linear, gain: float, generator: torch.Generator) -> torch.Tensor:
+    """Weights for a layer, made here also while the layer has no memory yet (as `accelerate` loads models)."""
+    weights = torch.empty(layer.out_features, layer.in_features, device="cpu")
+    return nn.init.orthogonal_(weights, gain, generator=generator)
 
 
 def _version(tensors: Sequence[torch.Tensor]) -> int:

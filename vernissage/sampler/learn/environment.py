@@ -180,7 +180,7 @@ class SteeringEnv(VecEnv):
         """Begin a new request in every slot; what was under way is dropped, nothing else depends on it."""
         self.slots = self._empty_slots()
         self._begin(np.arange(self.num_envs))
-        self._observation = self.slots.observe()
+        self._observation = self.slots.observe().copy()
         return self._observation.copy()
 
     def step_async(self, actions: np.ndarray) -> None:
@@ -210,7 +210,7 @@ class SteeringEnv(VecEnv):
             slots = np.flatnonzero(done)
             self._pay(slots, outcome, before, rewards, infos)
             self._begin(slots)
-        self._observation = self.slots.observe()
+        self._observation = self.slots.observe().copy()
         return self._observation.copy(), rewards, done, infos
 
     def take(self) -> Finished:

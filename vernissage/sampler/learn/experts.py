@@ -219,6 +219,7 @@ class BankTables:
         strides: (8,) own strides.
         rules: (8, 4) one-hot rules.
         gated: (8, 4) the same, zeros where a gate may not mix.
+        own: (8,) the last column of rules.
         mixing: (8,) bool, whether a gate may mix for its target.
         ladder: (8,) int.
     """
@@ -226,6 +227,7 @@ class BankTables:
     strides: np.ndarray
     rules: np.ndarray
     gated: np.ndarray
+    own: np.ndarray
     mixing: np.ndarray
     ladder: np.ndarray
 
@@ -236,6 +238,7 @@ def _tables() -> BankTables:
         strides=np.array([expert.stride for expert in BANK]),
         rules=rules,
         gated=rules * np.array([[float(expert.gated)] for expert in BANK]),
+        own=rules[:, OWN].copy(),
         mixing=np.array([expert.gated for expert in BANK]),
         ladder=np.array([expert.ladder for expert in BANK]),
     )

@@ -9,6 +9,7 @@ those of changes before there are two or three.
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -27,73 +28,72 @@ ENCODED = 8
 #: All features are clipped here.
 LIMIT = 5.0
 
-_CELL_NAMES = tuple(f"change_{row}{column}" for row in range(CELLS) for column in range(CELLS))
-
-#: Names of the features, in their order, with meaning and range:
+#: Names of the features, in their order, with meaning and range. D is the present prediction, D' the one before.
 #:
 #: ==================== ===========================================================================================
 #: log_sigma            log(sigma / sigma_data) / 2: the noise level; about [-3, 3]
-#: log_remaining        log(sigma / last level of the program) / 2: how far there is to go; [0, 5]
+#: log_remaining        log(sigma / last level of the program) / 2: how far there is to go; [-1, 5]
+#: last_step            log(sigma before / sigma after) of the last step; [0, 5], below 0 after added noise
+#: previous_step        that of the step before it
 #: evaluations          log(1 + network evaluations so far); [0, 5]
 #: budget_left          log(1 + evaluations that are left); [0, 5], the latter without a budget
-#: log_price            log10(price) + 2.5, prices below 1e-5 as that; [-2.5, 3.5], 2.5 for a price of 1
-#: guidance             arcsinh(guidance scale - 1): 0 without guidance; [-5, 5]
-#: class_0 to class_9   1 for the class, modulo 10; all 0 without one
-#: last_step            log(sigma before / sigma after) of the last step; [0, 5]
-#: previous_step        that of the step before it
-#: rate                 log10(0.001 + |D - D'| / sigma_data / last step) + 1, root mean squares; [-2, 2]
-#: previous_rate        that of the step before it
-#: rate_ratio           log(rate / previous rate), of the rates themselves; [-5, 5]
-#: turn                 cosine between the last two changes of the prediction D; [-1, 1]
-#: disagreement         log10(0.0001 + difference of first and second order after a static step / sigma_data) + 2
+#: length               log(calls of the static program); [0, 5]
+#: rate                 log10(0.001 + |D - D'| / sigma_data / last step) + 1, of root mean squares; [-2, 2]
+#: previous_rate        that of the change before it
+#: disagreement         log10(0.0001 + |first order - second order| / sigma_data) + 2 after a static step; [-2, 3]
+#: rate_ratio           log10(rate / previous rate); [-4, 4]
+#: turn                 cosine between the last two changes of the prediction; [-1, 1]
 #: mean                 mean of D / sigma_data; about [-2, 2]
 #: spread               standard deviation of D / sigma_data; [0, 3]
 #: largest              largest |D|; about 1 where pictures lie in [-1, 1]
 #: clipped              share of D outside [-1, 1]; [0, 1]
 #: residual             |x - D| / (sigma sqrt d): about 1 where the noise is what it should be; [0, 5]
-#: change_00 to _33     |D - D'| in 4 x 4 cells over its mean, less 1: where it changes; [-1, 5]
-#: encoded_0 to _7      normalised deepest activations of the denoiser, projected; 0 if it does not tell them; [-5, 5]
+#: progress             network calls of the static program that are behind, over all of them; [0, 1]
+#: on_program           1 as long as all calls were at the program's own points
+#: change_00 to _33     mean of D - D' in 4 x 4 cells, over its root mean square: where it changes; [-4, 4]
+#: encoded_0 to _7      deepest activations of the denoiser, projected; 0 where it does not tell them; [-5, 5]
 #: was_...              1 for the expert that acted last (8)
 #: broken               1 if the last answer of the network was not finite; such a request is over
-#: progress             position along the static program over its calls; [0, 1]
-#: length               log(calls of the static program); [0, 5]
-#: on_program           1 as long as all calls were at the program's own points
+#: log_price            log10(price) + 2.5, prices below 1e-5 as that; [-2.5, 5], 2.5 for a price of 1
+#: guidance             arcsinh(guidance scale - 1): 0 without guidance; [-5, 5]
+#: class_0 to class_9   1 for the class, modulo 10; all 0 without one
 #: ==================== ===========================================================================================
 FEATURES: tuple[str, ...] = (
     "log_sigma",
     "log_remaining",
-    "evaluations",
-    "budget_left",
-    "log_price",
-    "guidance",
-    *(f"class_{number}" for number in range(CLASSES)),
     "last_step",
     "previous_step",
+    "evaluations",
+    "budget_left",
+    "length",
     "rate",
     "previous_rate",
+    "disagreement",
     "rate_ratio",
     "turn",
-    "disagreement",
     "mean",
     "spread",
     "largest",
     "clipped",
     "residual",
-    *_CELL_NAMES,
+    "progress",
+    "on_program",
+    *(f"change_{row}{column}" for row in range(CELLS) for column in range(CELLS)),
     *(f"encoded_{number}" for number in range(ENCODED)),
     *(f"was_{name}" for name in EXPERTS),
     "broken",
-    "progress",
-    "length",
-    "on_program",
+    "log_price",
+    "guidance",
+    *(f"class_{number}" for number in range(CLASSES)),
 )
 
-_RATE, _RESIDUAL, _BROKEN = FEATURES.index("rate"), FEATURES.index("residual"), FEATURES.index("broken")
-_CELLS, _ENCODED = FEATURES.index("change_00"), FEATURES.index("encoded_0")
-_WAS, _PROGRESS, _PRICE = _ENCODED + ENCODED, FEATURES.index("progress"), FEATURES.index("log_price")
+_EVALUATIONS, _RATE, _RATIO, _TURN = (FEATURES.index(name) for name in ("evaluations", "rate", "rate_ratio", "turn"))
+_MEAN, _RESIDUAL, _PROGRESS = (FEATURES.index(name) for name in ("mean", "residual", "progress"))
+_CELLS, _ENCODED, _WAS = FEATURES.index("change_00"), FEATURES.index("encoded_0"), FEATURES.index(f"was_{EXPERTS[0]}")
+_BROKEN, _PRICE = FEATURES.index("broken"), FEATURES.index("log_price")
 
 #: Which of them depend on the state of the sample: those that differ between two samples with equal requests and calls.
-SAMPLE_FEATURES: tuple[int, ...] = (*range(_RATE, _WAS), _BROKEN)
+SAMPLE_FEATURES: tuple[int, ...] = (*range(_RATE, _PROGRESS), *range(_CELLS, _WAS), _BROKEN)
 #: The others: request, noise level, calls so far.
 STATE_FREE: tuple[int, ...] = tuple(place for place in range(len(FEATURES)) if place not in SAMPLE_FEATURES)
 
@@ -102,8 +102,22 @@ _UNLIMITED = 140.0
 _TINY = 1e-12
 
 
+def _predictions_needed() -> np.ndarray:
+    """How many predictions there must be for each feature to mean anything, (64, 1) int."""
+    needed = np.zeros((len(FEATURES), 1), dtype=np.int64)
+    needed[_MEAN:_PROGRESS] = 1
+    needed[_ENCODED:_WAS] = 1
+    for names in (("last_step", "rate", "disagreement"), FEATURES[_CELLS:_ENCODED]):
+        needed[[FEATURES.index(name) for name in names]] = 2
+    needed[[FEATURES.index(name) for name in ("previous_step", "previous_rate", "rate_ratio", "turn")]] = 3
+    return needed
+
+
+_NEEDED = _predictions_needed()
+
+
 def request_features(labels: np.ndarray, scales: np.ndarray, prices: np.ndarray) -> np.ndarray:
-    """What does not change while a request is under way.
+    """What does not change while a request is under way: the last features, from ``log_price`` on.
 
     Args:
         labels: (N,) int, below 0 for no class.
@@ -111,47 +125,45 @@ def request_features(labels: np.ndarray, scales: np.ndarray, prices: np.ndarray)
         prices: (N,), 0 or more.
 
     Returns:
-        (64, N) float32 with all other features 0.
+        (12, N) float32.
     """
-    rows = np.zeros((len(FEATURES), len(labels)), dtype=np.float32)
-    rows[_PRICE] = np.clip(np.log10(np.maximum(prices, _LEAST_PRICE)) + _PRICE_SHIFT, -LIMIT, LIMIT)
-    rows[_PRICE + 1] = np.clip(np.arcsinh(scales - 1), -LIMIT, LIMIT)
+    rows = np.zeros((len(FEATURES) - _PRICE, len(labels)), dtype=np.float32)
+    rows[0] = np.clip(np.log10(np.maximum(prices, _LEAST_PRICE)) + _PRICE_SHIFT, -LIMIT, LIMIT)
+    rows[1] = np.clip(np.arcsinh(scales - 1), -LIMIT, LIMIT)
     known = np.flatnonzero(labels >= 0)
-    rows[_PRICE + 2 + labels[known] % CLASSES, known] = 1
+    rows[2 + labels[known] % CLASSES, known] = 1
     return rows
 
 
 def prices_of(observations: np.ndarray) -> np.ndarray:
     """Prices of one network evaluation, (N,) float64, as (N, 64) observations have them; the least one counts as 0."""
     told = np.asarray(observations)[:, _PRICE].astype(np.float64) - _PRICE_SHIFT
-    return np.where(told <= np.log10(_LEAST_PRICE) + 1e-6, 0.0, 10**told)
+    return np.where(told <= math.log10(_LEAST_PRICE) + 1e-6, 0.0, 10**told)
 
 
 class Course(NamedTuple):
     """Where each of N slots is, as far as its picture has nothing to do with it.
 
     Attributes:
-        open: (N,) bool, whether it has a request.
-        log_sigmas: (3, N) logarithms of the sigmas of the last predictions, the latest first.
-        log_last: (N,) that of the last level of its program.
-        known: (N,) int, predictions that its history has.
+        known: (N,) int, predictions that its history has, at most 3; -1 for slots without a request.
+        logs: (3, N) logarithms of the sigmas of the last predictions, the latest first.
+        anchors: (2, N) logarithms of sigma_data and of the last level of its program.
         evaluations: (N,) network evaluations so far.
         budgets: (N,) most evaluations; infinite without a budget.
-        position: (N,) along its program.
-        length: (N,) calls of its program.
+        position: (N,) along its program; -1 before the first call.
+        lengths: (N,) calls of its program.
         expert: (N,) int, which one acted last; -1 before the first.
         on_program: (N,) bool.
         broken: (N,) bool, whether its last answer was not finite.
     """
 
-    open: np.ndarray
-    log_sigmas: np.ndarray
-    log_last: np.ndarray
     known: np.ndarray
+    logs: np.ndarray
+    anchors: np.ndarray
     evaluations: np.ndarray
     budgets: np.ndarray
     position: np.ndarray
-    length: np.ndarray
+    lengths: np.ndarray
     expert: np.ndarray
     on_program: np.ndarray
     broken: np.ndarray
@@ -161,25 +173,21 @@ class Sums(NamedTuple):
     """Figures of N pictures, from :class:`Measures`.
 
     Attributes:
-        residual: (N,) root mean square of x - D; not finite where the state is not.
-        change: (N,) that of D - D', the last change of the prediction.
-        previous: (N,) that of the change before it.
-        size: (N,) that of D; not finite where D is not.
-        turn: (N,) mean product of the last two changes.
-        largest: (N,) of |D|.
+        norms: (3, N) root mean squares of x - D, of D - D' and of the change before that.
+        turn: (N,) mean product of both changes.
+        square: (N,) mean square of D.
         mean: (N,) of D.
+        largest: (N,) of |D|.
         clipped: (N,) share of D outside [-1, 1].
-        cells: (N, 16) means of the last |D - D'|.
-        encoded: (N, 8) what the encoder saw.
+        cells: (16, N) means of D - D'.
+        encoded: (8, N) what the encoder saw.
     """
 
-    residual: np.ndarray
-    change: np.ndarray
-    previous: np.ndarray
-    size: np.ndarray
+    norms: np.ndarray
     turn: np.ndarray
-    largest: np.ndarray
+    square: np.ndarray
     mean: np.ndarray
+    largest: np.ndarray
     clipped: np.ndarray
     cells: np.ndarray
     encoded: np.ndarray
@@ -193,31 +201,27 @@ class Measures:
         shape: (C, H, W) of one picture, d numbers.
         device: Where they are.
         kind: Their type.
-
-    Attributes:
-        present: (N, d) predictions, to be written before :meth:`measure`.
     """
 
     def __init__(self, size: int, shape: tuple[int, int, int], device: torch.device, kind: torch.dtype) -> None:
         channels, height, width = shape
-        values = channels * height * width
-        self._size, self._values = size, values
-        # Residual, last change, change before it (these two take turns), D, |last change|, where |D| > 1.
-        self._planes = torch.zeros((6, size, values), dtype=kind, device=device)
-        self.present = self._planes[3]
-        self._turn = 0
+        self._size, self._values = size, channels * height * width
+        # Residual, both changes, D, and where |D| > 1.
+        self._planes = torch.zeros((5, size, self._values), dtype=kind, device=device)
         cells = F.adaptive_avg_pool2d(torch.eye(height * width).view(-1, 1, height, width), CELLS).flatten(1)
         # 16 cells, and the mean.
-        pooling = torch.cat((cells.repeat(channels, 1) / channels, torch.full((values, 1), 1 / values)), dim=1)
-        self._pooling = pooling.to(device, kind)
-        wide = CELLS**2 + 1
-        shapes = ((4, size), (size,), (size,), (3 * size, wide), (size, ENCODED))
-        ends = np.cumsum([0, *(int(np.prod(one)) for one in shapes)]).tolist()
-        # Views of one stretch of memory, which is fetched as a whole.
+        pooling = torch.cat((cells.repeat(channels, 1) / channels, torch.full((self._values, 1), 1 / self._values)), 1)
+        self._pooling = pooling.T.contiguous().to(device, kind)
+        # All figures lie in one stretch of memory, which is fetched as a whole.
+        shapes = ((size, 16), (size,), (CELLS**2 + 1, 2 * size), (size, ENCODED))
+        ends = np.cumsum([0, *(math.prod(one) for one in shapes)]).tolist()
         self._told = torch.zeros(ends[-1], dtype=kind, device=device)
-        self._places = [(slice(a, b), one) for a, b, one in zip(ends, ends[1:], shapes, strict=False)]
-        self._views = [self._told[place].view(one) for place, one in self._places]
+        self._places = [(slice(*pair), one) for pair, one in zip(pairwise(ends), shapes, strict=True)]
+        products, self._largest, self._pooled, self._encoded = (self._told[at].view(one) for at, one in self._places)
+        self._products = products.view(size, 4, 4)
         self._projection: torch.Tensor | None = None
+        # Means of the predictions' cells so far.
+        self._cells = np.zeros((CELLS**2, size))
 
     def see(self, slots: torch.Tensor, features: torch.Tensor) -> None:
         """Take in what the denoiser's encoder saw: (M, F) features of (M,) slots."""
@@ -225,123 +229,111 @@ class Measures:
             generator = torch_generator(0, "slots", "encoder projection")
             drawn = torch.randn((features.shape[1], ENCODED), generator=generator)
             self._projection = drawn.div(features.shape[1] ** 0.5).to(self._told)
-        normal = F.layer_norm(features.to(self._told), features.shape[1:])
-        self._views[4].index_copy_(0, slots, torch.mm(normal, self._projection))
+        self._encoded.index_copy_(0, slots, torch.mm(features.to(self._told.dtype), self._projection))
 
-    def measure(self, states: torch.Tensor, before: torch.Tensor) -> Sums:
+    def measure(self, film: torch.Tensor) -> Sums:
         """Measure all slots after a prediction.
 
         Args:
-            states: (N, d) noisy pictures that the network was asked about.
-            before: (N, d) predictions before the present ones.
+            film: (4, N, d): the noisy pictures that the network was asked about, its predictions, those before, and
+                those before that.
 
         Returns:
-            Figures on the host, valid until the next call.
+            Figures on the host.
         """
-        planes, present, (norms, turns, largest, pooled, _) = self._planes, self.present, self._views
-        self._turn ^= 1
-        last, previous = planes[1 + self._turn], planes[2 - self._turn]
-        torch.sub(present, before, out=last)
-        torch.sub(states, present, out=planes[0])
-        torch.abs(last, out=planes[4])
-        size = torch.abs(present, out=planes[5])
-        torch.amax(size, dim=1, out=largest)
-        torch.gt(size, 1, out=size)
-        torch.linalg.vector_norm(planes[:4], dim=2, out=norms)
-        torch.linalg.vecdot(last, previous, out=turns)
-        torch.mm(planes[3:].view(-1, self._values), self._pooling, out=pooled)
+        planes, beyond = self._planes, self._planes[4]
+        torch.sub(film[:3], film[1:], out=planes[:3])
+        planes[3] = film[1]
+        torch.bmm(planes[:4].transpose(0, 1), planes[:4].permute(1, 2, 0), out=self._products)
+        torch.abs(film[1], out=beyond)
+        torch.amax(beyond, dim=1, out=self._largest)
+        torch.gt(beyond, 1, out=beyond)
+        torch.mm(self._pooling, planes[3:].view(-1, self._values).T, out=self._pooled)
         told = self._told.cpu().numpy()
-        four, turn, most, means, encoded = (told[place].reshape(one) for place, one in self._places)
-        four = four * self._values**-0.5
-        means = means.reshape(3, self._size, -1)
-        return Sums(
-            residual=four[0],
-            change=four[1 + self._turn],
-            previous=four[2 - self._turn],
-            size=four[3],
-            turn=turn / self._values,
-            largest=most,
-            mean=means[0, :, -1],
-            clipped=means[2, :, -1],
-            cells=means[1, :, :-1],
-            encoded=encoded,
-        )
+        products, largest, pooled, encoded = (told[at].reshape(one) for at, one in self._places)
+        # Squares of residual, both changes and D, and the product of both changes.
+        means = products.T[[0, 5, 10, 15, 6]] / self._values
+        cells = pooled[:-1, : self._size].astype(np.float64)
+        change, self._cells = cells - self._cells, cells
+        mean, clipped = pooled[-1].reshape(2, -1)
+        return Sums(np.sqrt(means[:3]), means[4], means[3], mean, largest, clipped, change, encoded.T)
 
     def nothing(self) -> Sums:
         """Figures of slots without predictions."""
         none = np.zeros(self._size)
-        cells, encoded = np.zeros((self._size, CELLS**2)), np.zeros((self._size, ENCODED))
-        return Sums(none, none, none, none, none, none, none, none, cells, encoded)
+        encoded = np.zeros((ENCODED, self._size))
+        return Sums(np.zeros((3, self._size)), none, none, none, none, none, np.zeros_like(self._cells), encoded)
 
-    def forget(self, slots: torch.Tensor) -> None:
+    def forget(self, there: torch.Tensor, slots: np.ndarray) -> None:
         """Clear what (M,) slots left, so that nothing that is not finite stays."""
-        self._planes[:, slots] = 0
-        self._views[4][slots] = 0
+        self._planes[:, there] = 0
+        self._encoded[there] = 0
+        self._cells[:, slots] = 0
 
 
-def observations(
-    request: np.ndarray, course: Course, sums: Sums, embedded: np.ndarray, sigma_data: float
-) -> np.ndarray:
-    """Put together what a controller sees.
+class Observer:
+    """Puts together what a controller sees.
 
     Args:
-        request: (64, N) from :func:`request_features`.
-        course: Of the slots.
-        sums: Of their pictures.
-        embedded: (N,) errors between first and second order, in units of ``sigma_data``.
+        size: Slots, N.
         sigma_data: Standard deviation of the pictures.
-
-    Returns:
-        (N, 64) float32; slots without a request have zeros, but for ``broken``.
     """
-    # A row for each feature here, because rows are quicker to write.
-    seen = request.copy()
-    logs, known = course.log_sigmas, course.known
-    once, twice, thrice = known > 0, known > 1, known > 2
-    # Where history is too short for them, they may be anything, and count nothing below.
-    steps = np.maximum(logs[1:] - logs[:2], _TINY)
-    seen[0] = (logs[0] - math.log(sigma_data)) * 0.5
-    seen[1] = (logs[0] - course.log_last) * 0.5
-    seen[2] = np.log1p(course.evaluations)
-    seen[3] = np.log1p(np.minimum(course.budgets - course.evaluations, _UNLIMITED))
-    seen[16] = steps[0] * twice
-    seen[17] = steps[1] * thrice
-    _look(seen, sums, steps, logs[0], sigma_data)
-    seen[_RATE + 4] = np.log10(embedded + 1e-4) + 2
-    seen[_RATE : _RATE + 5] *= twice
-    seen[_RATE + 1 : _RATE + 4] *= thrice
-    seen[_RATE + 5 : _CELLS] *= once
-    seen[_CELLS:_ENCODED] *= twice
-    seen[_ENCODED:_WAS] *= once
-    expert = course.expert
-    acted = np.flatnonzero(expert >= 0)
-    seen[_WAS + expert[acted], acted] = 1
-    seen[_PROGRESS] = course.position / course.length
-    seen[_PROGRESS + 1] = np.log(course.length)
-    seen[_PROGRESS + 2] = course.on_program
-    np.minimum(seen, LIMIT, out=seen)
-    np.maximum(seen, -LIMIT, out=seen)
-    seen *= course.open
-    seen[_BROKEN] = course.broken
-    return np.ascontiguousarray(seen.T)
 
+    def __init__(self, size: int, sigma_data: float) -> None:
+        self._size, self._sigma_data = size, sigma_data
+        self._experts = np.arange(len(EXPERTS))[:, None]
+        # Logarithms of (value + offset), times a factor, plus a shift: from `evaluations` to `disagreement`.
+        tens = 1 / math.log(10)
+        offsets, factors = (1.0, 1.0, 0.0, 1e-3, 1e-3, 1e-4), (1.0, 1.0, 1.0, tens, tens, tens)
+        shifts = (0.0, 0.0, 0.0, 1.0, 1.0, 2.0)
+        self._offsets, self._factors, self._shifts = (np.array(part)[:, None] for part in (offsets, factors, shifts))
 
-def _look(seen: np.ndarray, sums: Sums, steps: np.ndarray, log_sigma: np.ndarray, sigma_data: float) -> None:
-    """Write what the pictures say, whether there are enough predictions or not."""
-    last, previous = np.maximum(sums.change, _TINY), np.maximum(sums.previous, _TINY)
-    rates = seen[_RATE : _RATE + 2]
-    np.divide(last, steps[0] * sigma_data + _TINY, out=rates[0], casting="same_kind")
-    np.divide(previous, steps[1] * sigma_data + _TINY, out=rates[1], casting="same_kind")
-    seen[_RATE + 2] = np.log(rates[0] / rates[1])
-    rates += 1e-3
-    np.log10(rates, out=rates)
-    rates += 1
-    seen[_RATE + 3] = sums.turn / (last * previous)
-    seen[_RATE + 5] = sums.mean / sigma_data
-    seen[_RATE + 6] = np.sqrt(np.maximum(sums.size**2 - sums.mean**2, 0)) / sigma_data
-    seen[_RATE + 7] = sums.largest
-    seen[_RATE + 8] = sums.clipped
-    seen[_RESIDUAL] = sums.residual * np.exp(-log_sigma)
-    cells = sums.cells
-    seen[_CELLS:_ENCODED] = (cells / (cells.mean(axis=1, keepdims=True) + _TINY) - 1).T
-    seen[_ENCODED:_WAS] = sums.encoded.T
+    def observe(self, request: np.ndarray, course: Course, sums: Sums, errors: np.ndarray) -> np.ndarray:
+        """Put it together.
+
+        Args:
+            request: (12, N) from :func:`request_features`.
+            course: Of the slots.
+            sums: Of their pictures.
+            errors: (N,) differences of first and second order after a static step, in units of ``sigma_data``.
+
+        Returns:
+            (N, 64) float32; slots without a request have zeros, but for ``broken``.
+        """
+        # A row for each feature here, because rows are quicker to write.
+        seen = np.empty((len(FEATURES), self._size), dtype=np.float32)
+        logs = course.logs
+        np.multiply(logs[0] - course.anchors, 0.5, out=seen[:2])
+        steps = np.subtract(logs[1:], logs[:2])
+        seen[2:_EVALUATIONS] = steps
+        amounts = np.empty((len(self._offsets), self._size))
+        amounts[0] = course.evaluations
+        np.minimum(course.budgets - course.evaluations, _UNLIMITED, out=amounts[1])
+        amounts[2] = course.lengths
+        norms = sums.norms
+        np.divide(norms[1:], np.maximum(steps, 1e-6) * self._sigma_data, out=amounts[3:5])
+        amounts[5] = errors
+        amounts += self._offsets
+        np.log(amounts, out=amounts)
+        amounts *= self._factors
+        amounts += self._shifts
+        seen[_EVALUATIONS:_RATIO] = amounts
+        np.subtract(amounts[3], amounts[4], out=seen[_RATIO], casting="same_kind")
+        np.divide(sums.turn, norms[1] * norms[2] + _TINY, out=seen[_TURN], casting="same_kind")
+        seen[_MEAN] = sums.mean
+        seen[_MEAN + 1] = np.sqrt(np.maximum(sums.square - sums.mean * sums.mean, 0))
+        seen[_MEAN : _MEAN + 2] *= 1 / self._sigma_data
+        seen[_MEAN + 2], seen[_MEAN + 3] = sums.largest, sums.clipped
+        np.multiply(norms[0], np.exp(-logs[0]), out=seen[_RESIDUAL], casting="same_kind")
+        np.divide(course.position + 1, course.lengths, out=seen[_PROGRESS], casting="same_kind")
+        seen[_PROGRESS + 1] = course.on_program
+        np.divide(sums.cells, norms[1] + _TINY, out=seen[_CELLS:_ENCODED], casting="same_kind")
+        seen[_ENCODED:_WAS] = sums.encoded
+        np.equal(self._experts, course.expert, out=seen[_WAS:_BROKEN], casting="unsafe")
+        seen[_BROKEN] = 0
+        seen[_PRICE:] = request
+        np.minimum(seen, LIMIT, out=seen)
+        np.maximum(seen, -LIMIT, out=seen)
+        seen *= course.known >= _NEEDED
+        seen[_BROKEN] = course.broken
+        return np.ascontiguousarray(seen.T)

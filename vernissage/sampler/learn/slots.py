@@ -42,7 +42,7 @@ from vernissage.sampler.learn.experts import (
     level_factors,
     multistep_rows,
 )
-from vernissage.sampler.learn.features import FEATURES, Course, Measures, observations, request_features
+from vernissage.sampler.learn.features import FEATURES, Course, Measures, Observer, request_features
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,6 +76,12 @@ _REUSE, _SKIP = GUIDANCE.index("reuse"), GUIDANCE.index("skip")
 _AS_IT_IS = STRIDES.index(1.0)
 _STRIDES, _LOG_RISES = np.array(STRIDES), np.log(RISES)
 _LIMITS = np.array(ACTIONS, dtype=np.uint64)
+_NO_ROWS = np.zeros(0, dtype=np.int64)
+_REQUEST = FEATURES.index("log_price")
+# A film has room for so many decisions before it is rewound.
+_DECISIONS = 8
+# Earlier steps count as at least so long, in log sigma, where errors are estimated.
+_LEAST_STEP = 0.02
 _STATIC_GATES = np.eye(len(EXPERTS))[BALANCED]
 # Gates whose multistep experts have less than this in all say nothing of them.
 _LEAST_GATE = 1e-6
@@ -151,13 +157,14 @@ class _Programs:
     Attributes:
         entries: P of them.
         lengths: (P,) int network calls.
-        logs: (P, L + 2) logarithms of their levels, then of where the level after the last one would be.
         last: (P,) logarithm of the last level.
-        rows: (P, L + 2, J) coefficients.
-        shares: (P, L + 2) of guidance.
-        width: L + 2; `flat_logs`, `flat_shares` and `flat_rows` are the same with programs and calls as one.
+        shares: (P, W) of guidance.
         plain: (P,) bool, without corrections.
-        ladders: For each, entries with fewer and more calls, by place; (P, Q) int.
+        width: W, two more than the longest program has calls, for the tables whose rows are programs and calls as one.
+        logs: (P W,) logarithms of levels; after the last one of a program where the next would be.
+        errors: (P W,) half of gain times length in log sigma of the step to the next call, which embedded errors need.
+        rows: (P W, J) coefficients.
+        ladders: (P, Q) int, entries with fewer and more calls, by place.
         rungs: (P,) int, place of each in its ladder.
         tops: (P,) int, last place in its ladder.
     """
@@ -173,7 +180,7 @@ class _Programs:
     @property
     def memory(self) -> int:
         """Predictions that the longest row of coefficients needs."""
-        return int(self.rows.shape[2])
+        return int(self.rows.shape[1])
 
     def places(self, entries: Sequence[Entry]) -> np.ndarray:
         """Where entries are, (N,) int; those that are not there are added."""
@@ -218,21 +225,21 @@ class _Programs:
         self._saturated = np.array([entry.score.saturated for entry in entries])
         self._means = np.array([entry.score.mean for entry in entries])
         memory = max([3, *(entry.program.memory + 1 for entry in entries if not entry.program.corrections)])
-        self.logs = np.zeros((count, longest + 2))
         self.width = longest + 2
-        self.rows = np.zeros((count, self.width, memory))
+        logs, rows = np.zeros((count, self.width)), np.zeros((count, self.width, memory))
         self.shares = np.ones((count, self.width))
         for place, entry in enumerate(entries):
             calls = entry.calls
-            logs = np.log(entry.program.levels)
-            self.logs[place, :calls] = logs
-            self.logs[place, calls:] = 2 * logs[-1] - logs[-2] if calls > 1 else logs[-1] - math.log(_ONLY_RATIO)
+            own = np.log(entry.program.levels)
+            logs[place, :calls] = own
+            logs[place, calls:] = 2 * own[-1] - own[-2] if calls > 1 else own[-1] - math.log(_ONLY_RATIO)
             self.shares[place, :calls] = entry.shares
             if self.plain[place]:
-                self.rows[place, :calls] = entry.program.table(memory)
-        self.last = self.logs[np.arange(count), self.lengths - 1]
-        self.flat_logs, self.flat_shares = self.logs.ravel(), self.shares.ravel()
-        self.flat_rows = self.rows.reshape(-1, memory)
+                rows[place, :calls] = entry.program.table(memory)
+        self.last = logs[np.arange(count), self.lengths - 1]
+        lengths = np.maximum(logs - np.roll(logs, -1, axis=1), 0)
+        self.logs, self.rows, self.flat_shares = logs.ravel(), rows.reshape(-1, memory), self.shares.ravel()
+        self.errors = (-np.expm1(-lengths) * lengths / 2).ravel()
         self._build_ladders()
 
     def _build_ladders(self) -> None:
@@ -335,32 +342,36 @@ class Slots:
         self._denoiser, self._student = denoiser, student
         self._with_features: Any = getattr(denoiser, "call_with_features", None)
         self._programs = _Programs(book)
+        self._film: torch.Tensor = None  # type: ignore[assignment]
         self._values = math.prod(self.shape)
         self._least, self._most = math.log(denoiser.sigma_min) - 1e-6, math.log(denoiser.sigma_max)
-        # On the device. Memory has the state first, then predictions in a ring that turns once per decision.
-        self._memory = self._zeros(1 + self._programs.memory)
-        self._head = 0
-        self._arrange()
+        # On the device. Planes of the film are the state, the latest prediction, the one before it and so on, from
+        # `head` on; it moves one plane down with each decision.
+        self._rewind(self._programs.memory)
         self._correction, self._noise = self._zeros(), self._zeros()
         self._measures = Measures(size, denoiser.shape, self.device, kind)
+        self._observer = Observer(size, denoiser.sigma_data)
         self._sums = self._measures.nothing()
         self._shuffle = _orthogonal(self._values, self.device, kind)
         self._all = torch.arange(size, device=self.device)
-        # On the host; the noise level of a state that was not scaled yet counts as 1.
+        # On the host. The noise level of a state that was not scaled yet counts as 1.
         self._asked = _Conditions(size, self.device)
         self._open = np.zeros(size, dtype=bool)
         self._calls, self._spent = np.zeros(size, dtype=np.int64), np.zeros(size, dtype=np.int64)
-        self._known, self._rises = np.zeros(size, dtype=np.int64), np.zeros(size, dtype=np.int64)
+        self._known, self._rises = np.full(size, -1), np.zeros(size, dtype=np.int64)
         self._static, self._program = np.zeros(size, dtype=np.int64), np.zeros(size, dtype=np.int64)
         self._bases, self._lengths = np.zeros(size, dtype=np.int64), np.ones(size, dtype=np.int64)
         self._position, self._budgets = np.zeros(size), np.full(size, np.inf)
         self._scales, self._excess = np.ones(size), np.zeros(size)
-        self._logs, self._sigmas, self._last_logs = np.zeros((3, size)), np.ones(size), np.zeros(size)
+        self._logs, self._sigmas = np.zeros((3, size)), np.ones(size)
+        self._anchors = np.full((2, size), math.log(denoiser.sigma_data))
         self._on_program, self._corrected = np.zeros(size, dtype=bool), np.zeros(size, dtype=bool)
         self._broken = np.zeros(size, dtype=bool)
         self._last_expert = np.full(size, -1)
-        self._request = np.zeros((len(FEATURES), size), dtype=np.float32)
+        self._request = np.zeros((len(FEATURES) - _REQUEST, size), dtype=np.float32)
         self._embedded: np.ndarray | None = None
+        # What is the same for all, so that it need not be worked out: whether anybody begins, is guided, has a budget.
+        self._beginning = self._guided = self._limited = False
         self._nobody, self._fine, self._going_on = np.zeros(size, dtype=bool), np.full(size, -1), ("",) * size
         self._nobody.setflags(write=False)
         self._record: list[tuple[np.ndarray, ...]] | None = [] if trace else None
@@ -437,10 +448,11 @@ class Slots:
                 f"call costs with guidance scale {scale[place]:g}"
             )
         self._asked.place(slots, condition, self._open)
-        self._grow(programs.memory)
+        if programs.memory > self._memory:
+            self._rewind(programs.memory)
         there = torch.from_numpy(slots).to(self.device)
         fresh = noise.to(self.device, self.kind).reshape(count, self._values)
-        self._memory[0].index_copy_(0, there, fresh)
+        self._film[self._head].index_copy_(0, there, fresh)
         self._noise.index_copy_(0, there, fresh)
         for flag in (self._open, self._on_program):
             flag[slots] = True
@@ -452,9 +464,12 @@ class Slots:
         # Others' places move where programs were added.
         self._bases = self._program * programs.width
         self._follow(slots, static)
-        self._logs[:, slots], self._sigmas[slots] = programs.logs[static, 0], 1
+        self._logs[:, slots], self._sigmas[slots] = programs.logs[self._bases[slots]], 1
         self._request[:, slots] = request_features(label, scale, price)
         self._embedded = None
+        self._beginning = True
+        self._guided = np.count_nonzero(self._excess[self._open]) > 0
+        self._limited = np.count_nonzero(self._budgets[self._open] < np.inf) > 0
         if self._record is not None:
             if np.count_nonzero(self._open) == count:
                 self._record.clear()
@@ -463,19 +478,18 @@ class Slots:
     def observe(self) -> np.ndarray:
         """What a controller sees, (N, 64) float32; see :mod:`~vernissage.sampler.learn.features`."""
         course = Course(
-            open=self._open,
-            log_sigmas=self._logs,
-            log_last=self._last_logs,
             known=self._known,
+            logs=self._logs,
+            anchors=self._anchors,
             evaluations=self._spent,
             budgets=self._budgets,
-            position=np.maximum(self._position, 0),
-            length=self._lengths,
+            position=self._position,
+            lengths=self._lengths,
             expert=self._last_expert,
             on_program=self._on_program,
             broken=self._broken,
         )
-        return observations(self._request, course, self._sums, self._errors(), self._denoiser.sigma_data)
+        return self._observer.observe(self._request, course, self._sums, self._errors())
 
     @torch.no_grad()
     def act(self, actions: np.ndarray | torch.Tensor, gates: np.ndarray | torch.Tensor | None = None) -> Outcome:
@@ -542,24 +556,17 @@ class Slots:
         effective = 1 + (scales - 1) * self._programs.shares[programs, 0]
         return 1 + ((effective != 0) & (effective != 1))
 
-    def _grow(self, memory: int) -> None:
-        """Make room for longer rows of coefficients, where an entry from elsewhere has them."""
-        known = len(self._memory) - 1
-        if memory > known:
-            grown = self._zeros(1 + memory)
-            grown[0] = self._memory[0]
-            # The latest prediction goes to the end, so that those before it lie before it.
-            for back in range(known):
-                grown[memory - back] = self._memory[1 + (self._head - back) % known]
-            self._memory, self._head = grown, memory - 1
-            self._arrange()
-
-    def _arrange(self) -> None:
-        """Weights by places in memory, and where the latest prediction, the one before it and so on are."""
-        memory = len(self._memory) - 1
-        kind = np.float32 if self.kind == torch.float32 else np.float64
-        self._weights = np.zeros((self.size, 1 + memory), dtype=kind)
-        self._columns = [1 + (head - np.arange(memory)) % memory for head in range(memory)]
+    def _rewind(self, memory: int) -> None:
+        """Make a film with room for more decisions, for J predictions; what the present one has goes to its end."""
+        film = self._zeros(1 + memory + _DECISIONS)
+        head = _DECISIONS
+        if self._film is not None:
+            kept = min(memory, self._memory) + 1
+            film[head : head + kept] = self._film[self._head : self._head + kept]
+        if self._film is None or memory != self._memory:
+            kind = np.float32 if self.kind == torch.float32 else np.float64
+            self._weights = np.zeros((self.size, 1 + memory), dtype=kind)
+        self._film, self._head, self._memory = film, head, memory
 
     def _understood(
         self, actions: np.ndarray | torch.Tensor, gates: np.ndarray | torch.Tensor | None
@@ -594,66 +601,34 @@ class Slots:
 
     def _plan(self, actions: np.ndarray, gates: np.ndarray | None) -> _Plan:
         """Work out where everybody goes, what that costs and with which coefficients."""
-        tables = self._programs
         stride, expert, guidance, noise = actions
         if not self.has_student:
             expert = np.where(expert == SPEED, BALANCED, expert)
         acting = np.bincount(expert, minlength=len(EXPERTS)).tolist()
-        opening = self._open & (self._calls == 0)
-        later = self._open & (self._calls > 0)
-        beginning = np.count_nonzero(opening) > 0
-        if beginning:
+        opening, later = self._nobody, self._open
+        if self._beginning:
+            opening, later = later & (self._calls == 0), later & (self._calls > 0)
             self._begin(opening, stride, expert)
         stopping = later & (expert == STOP) if acting[STOP] else self._nobody
-        student = self._open & (expert == SPEED) if acting[SPEED] else self._nobody
-
-        # How far, in calls of the program; then the noise level, interpolated in its logarithm.
-        own = TABLES.strides.take(expert)
-        if acting[ADAPTIVE_STEP]:
-            own = np.where(expert == ADAPTIVE_STEP, DefaultAdaptive.strides(self._errors()), own)
-        position = np.minimum(self._position + _STRIDES.take(stride) * own, self._lengths)
         rises, factors = self._nobody, None
         if acting[ADAPTIVE_NOISE]:
             rises, factors = self._noises(later & (expert == ADAPTIVE_NOISE), noise)
-            position = np.where(rises, self._position, position)
-        if beginning:
-            position[opening] = 0
-        whole = np.minimum(position.astype(np.int64), self._lengths - 1)
-        part = position - whole
-        place = self._bases + whole
-        logs = tables.flat_logs.take(place)
-        logs += part * (tables.flat_logs.take(place + 1) - logs)
-        ended = position >= self._lengths
-        ended |= (part > 0) & (logs < self._least)
+        position = self._positions(stride, expert, acting[ADAPTIVE_STEP] > 0, opening, rises)
+        logs, place, ended = self._levels(position)
         if acting[STOP]:
             ended |= stopping
         if factors is not None:
-            risen = np.minimum(self._logs[0] + _LOG_RISES.take(noise), self._most)
-            logs = np.where(rises, risen, logs)
+            logs = np.where(rises, np.minimum(self._logs[0] + _LOG_RISES.take(noise), self._most), logs)
+        student = self._open & (expert == SPEED) & ~ended if acting[SPEED] else self._nobody
 
-        # Guidance and budget.
-        scale = self._excess * tables.flat_shares.take(place)
-        scale += 1
-        twice = (scale != 0) & (scale != 1)
-        if acting[SPEED]:
-            twice &= ~student
-        held = self._nobody
-        if np.count_nonzero(guidance):
-            held = twice & (guidance == _REUSE) & self._corrected
-            single = held | (twice & (guidance == _SKIP))
-            scale[single] = 1
-            twice &= ~single
-        costs = twice + 1
-        calling = self._open & ~ended
-        over = calling & (self._spent + costs > self._budgets)
-        if np.count_nonzero(over):
+        scale, costs, held = self._guidances(guidance, place, student)
+        calling, over = self._open & ~ended, self._nobody
+        if self._limited:
+            over = calling & (self._spent + costs > self._budgets)
             calling &= ~over
             student, rises, held = student & calling, rises & calling, held & calling
-        elif acting[SPEED]:
-            student = student & calling
-        costs *= calling
         logs[~calling] = -np.inf
-        if beginning and acting[SPEED] and self._student is not None:
+        if self._student is not None and acting[SPEED] and self._beginning:
             logs[student & opening] = math.log(self._student.sigma_max)
         targets = np.exp(logs)
         on_program = self._on_program & (position == self._position + 1)
@@ -661,7 +636,7 @@ class Slots:
         if factors is not None:
             on_program &= ~rises
             ratios[rises] = 1
-        ratios *= self._open
+        fitted = on_program & later & ~over if self._limited else on_program & later
         return _Plan(
             experts=expert,
             positions=position,
@@ -675,10 +650,58 @@ class Slots:
             stopping=stopping,
             scale=scale,
             held=held & calling,
-            costs=costs,
+            costs=costs * calling,
             on_program=on_program,
-            weights=self._coefficients(gates, expert, later & ~rises, ratios, logs, on_program & later & ~over),
+            weights=self._coefficients(gates, expert, later & ~rises, ratios, logs, fitted),
         )
+
+    def _positions(
+        self, stride: np.ndarray, expert: np.ndarray, adaptive: bool, opening: np.ndarray, rises: np.ndarray
+    ) -> np.ndarray:
+        """How far everybody goes along the programs, (N,)."""
+        own = TABLES.strides.take(expert)
+        if adaptive:
+            known = (expert == ADAPTIVE_STEP) & (self._known > 1)
+            own = np.where(known, DefaultAdaptive.strides(self._errors()), own)
+        position = self._position + _STRIDES.take(stride) * own
+        np.minimum(position, self._lengths, out=position)
+        if self._beginning:
+            position[opening] = 0
+        if rises is not self._nobody:
+            np.copyto(position, self._position, where=rises)
+        return position
+
+    def _levels(self, position: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Logarithms of noise levels there, interpolated; places in the tables; whether it is the end, (N,) each."""
+        table = self._programs.logs
+        whole = position.astype(np.int64)
+        part = position - whole
+        place = self._bases + whole
+        logs = table.take(place)
+        ended = position >= self._lengths
+        if np.count_nonzero(part):
+            logs += part * (table.take(place + 1) - logs)
+            ended |= (part > 0) & (logs < self._least)
+        return logs, place, ended
+
+    def _guidances(
+        self, guidance: np.ndarray, place: np.ndarray, student: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Scales of the next calls, what they cost, and whether the last correction is held, (N,) each."""
+        if not self._guided:
+            return np.ones(self.size), np.ones(self.size, dtype=np.int64), self._nobody
+        scale = self._excess * self._programs.flat_shares.take(place)
+        scale += 1
+        twice = (scale != 0) & (scale != 1)
+        if student is not self._nobody:
+            twice &= ~student
+        held = self._nobody
+        if np.count_nonzero(guidance):
+            held = twice & (guidance == _REUSE) & self._corrected
+            single = held | (twice & (guidance == _SKIP))
+            scale[single] = 1
+            twice &= ~single
+        return scale, twice + 1, held
 
     def _begin(self, opening: np.ndarray, stride: np.ndarray, expert: np.ndarray) -> None:
         """Choose programs at the opening; the static one where the other is too dear to begin with."""
@@ -695,12 +718,12 @@ class Slots:
         self._program[slots] = programs
         self._bases[slots] = programs * tables.width
         self._lengths[slots] = tables.lengths[programs]
-        self._last_logs[slots] = tables.last[programs]
+        self._anchors[1, slots] = tables.last[programs]
 
     def _noises(self, acting: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Whose level rises, (N,) bool, and by which factor the told level is off the nominal one."""
         rises = acting & (noise > 0) & (self._rises < MOST_RISES) & (self._logs[0] + 0.01 < self._most)
-        residuals = self._sums.residual / self._sigmas
+        residuals = self._sums.norms[0] / self._sigmas
         factors = level_factors(residuals, self._sigmas, self._denoiser.sigma_data, self._values)
         return rises, np.where(acting & ~rises, factors, 1.0)
 
@@ -713,37 +736,37 @@ class Slots:
         logs: np.ndarray,
         fitted: np.ndarray,
     ) -> np.ndarray:
-        """Weights of state and predictions, (N, 1 + J) by their places in memory."""
-        mix = TABLES.rules.take(expert, axis=0)
+        """Weights of state and predictions, (N, 1 + J), the latest first."""
+        weights = self._weights
+        weights[:, 0] = ratios
+        own = TABLES.own.take(expert)
+        mix = None
         if gates is not None:
             total = gates.sum(axis=1)
             mixing = (total > _LEAST_GATE) & TABLES.mixing.take(expert)
+            mix = TABLES.rules.take(expert, axis=0)
             mix = np.where(mixing[:, None], gates / np.where(mixing, total, 1.0)[:, None], mix)
-        own = mix[:, OWN] * fitted
-        memory = len(self._memory) - 1
-        rows = np.zeros((self.size, memory))
-        if np.count_nonzero(own):
-            last = np.minimum(np.maximum(self._calls, 1), self._lengths)
-            last += self._bases - 1
-            np.multiply(self._programs.flat_rows.take(last, axis=0), own[:, None], out=rows)
+            own = mix[:, OWN]
+        own = own * fitted
+        last = self._bases + np.minimum(np.maximum(self._calls, 1), self._lengths) - 1
+        np.multiply(self._programs.rows.take(last, axis=0), own[:, None], out=weights[:, 1:], casting="same_kind")
         if np.count_nonzero(own == 1) < np.count_nonzero(stepping):
+            mix = TABLES.rules.take(expert, axis=0) if mix is None else mix
             mix[:, SECOND] += mix[:, OWN] - own
-            rows[:, :3] += multistep_rows(self._logs, self._known, logs, mix)
-        weights = self._weights
-        weights[:, 0] = ratios
-        rows *= stepping[:, None]
-        weights[:, self._columns[self._head]] = rows
+            weights[:, 1:4] += stepping[:, None] * multistep_rows(self._logs, self._known, logs, mix)
         return weights
 
     def _step(self, plan: _Plan) -> torch.Tensor:
         """States at the targets, (N, d)."""
+        if self._head < 1:
+            self._rewind(self._memory)
         weights = torch.from_numpy(plan.weights).to(self.device)
-        states = torch.bmm(weights[:, None], self._memory.transpose(0, 1))[:, 0]
-        if np.count_nonzero(plan.rises):
+        film = self._film[self._head : self._head + 1 + self._memory]
+        states = torch.bmm(weights[:, None], film.transpose(0, 1))[:, 0]
+        if plan.rises is not self._nobody and np.count_nonzero(plan.rises):
             rows = np.flatnonzero(plan.rises)
             there = torch.from_numpy(rows).to(self.device)
-            rise = torch.from_numpy(np.sqrt(plan.targets[rows] ** 2 - self._sigmas[rows] ** 2))
-            amounts = rise.to(self.device, self.kind)[:, None]
+            amounts = self._float(np.sqrt(plan.targets[rows] ** 2 - self._sigmas[rows] ** 2))[:, None]
             states.index_add_(0, there, amounts * self._fresh(there, self._rises[rows]))
         return states
 
@@ -760,43 +783,51 @@ class Slots:
 
     def _ask(self, plan: _Plan, states: torch.Tensor) -> None:
         """Call the network for all who need it; its predictions become the present ones."""
-        calling = plan.calling & ~plan.student
-        with_it = np.flatnonzero(calling & (plan.scale != 0))
-        without = np.flatnonzero(calling & (plan.scale != 1))
+        calling = plan.calling if plan.student is self._nobody else plan.calling & ~plan.student
+        if self._guided:
+            with_it = np.flatnonzero(calling & (plan.scale != 0))
+            without = np.flatnonzero(calling & (plan.scale != 1))
+        else:
+            with_it, without = np.flatnonzero(calling), _NO_ROWS
         first, count = len(with_it), len(with_it) + len(without)
         if not count:
             return
         if first == count == self.size:
-            rows, there, x, told = with_it, self._all, states, plan.told
+            there, x, told = self._all, states, plan.told
         else:
-            rows = np.concatenate((with_it, without))
+            rows = np.concatenate((with_it, without)) if count > first else with_it
             there = torch.from_numpy(rows).to(self.device)
-            x, told = states.index_select(0, there), plan.told[rows]
-        x, sigma = x.view(-1, *self.shape), torch.from_numpy(told).to(self.device, self.kind)
+            x, told = states.index_select(0, there), plan.told.take(rows)
+        x, sigma = x.view(-1, *self.shape), self._float(told)
         condition = self._asked.of(with_it, without)
         if self._with_features is None:
             answers = self._denoiser(x, sigma, condition)
         else:
             answers, features = self._with_features(x, sigma, condition)
             # Those without a condition tell something only where there is no prediction with it.
-            if np.count_nonzero(plan.scale[without]) < len(without):
+            if count > first and np.count_nonzero(plan.scale[without]) < len(without):
                 self._measures.see(there[first:], features[first:])
             if first:
                 self._measures.see(there[:first], features[:first])
         answers = answers.to(self.kind).reshape(count, self._values)
-        present = self._measures.present
+        # Whom nobody asks keeps its old state there, which is finite and not looked at.
+        present = self._film[self._head]
         present.index_copy_(0, there[:first], answers[:first])
         if count > first:
             self._guide(plan.scale[without], there[first:], answers[first:], present)
-        if np.count_nonzero(plan.held):
+        if plan.held is not self._nobody and np.count_nonzero(plan.held):
             held = torch.from_numpy(np.flatnonzero(plan.held)).to(self.device)
             present.index_add_(0, held, self._correction.index_select(0, held))
+
+    def _float(self, values: np.ndarray) -> torch.Tensor:
+        """The same on the device, in the type of the states."""
+        return torch.from_numpy(values.astype(self._weights.dtype)).to(self.device)
 
     def _guide(
         self, scales: np.ndarray, there: torch.Tensor, unconditional: torch.Tensor, present: torch.Tensor
     ) -> None:
         """Classifier-free guidance (Ho and Salimans 2022, equation 6), and what it corrected."""
-        weight = torch.from_numpy(scales).to(self.device, self.kind)[:, None]
+        weight = self._float(scales)[:, None]
         conditional = present.index_select(0, there)
         # Whose scale is 0 has no conditional prediction here, but something finite in its place.
         guided = torch.addcmul(unconditional, weight, conditional - unconditional)
@@ -807,8 +838,7 @@ class Slots:
         """Let the student finish some; its answers take the place of their states, (N, d)."""
         rows = np.flatnonzero(plan.student)
         there = torch.from_numpy(rows).to(self.device)
-        sigma = torch.from_numpy(plan.targets[rows]).to(self.device, self.kind)
-        scales = torch.from_numpy(self._scales[rows]).to(self.device, self.kind)
+        sigma, scales = self._float(plan.targets[rows]), self._float(self._scales[rows])
         assert self._student is not None  # noqa: S101
         x = states[there].view(-1, *self.shape)
         answers = self._student(x, sigma, self._asked.of(rows, rows[:0]), scales)
@@ -816,25 +846,25 @@ class Slots:
 
     def _settle(self, plan: _Plan, states: torch.Tensor) -> Outcome:
         """Measure, find those who are done, and keep what the next decision needs."""
-        before = self._memory[1 + self._head]
-        self._head = (self._head + 1) % (len(self._memory) - 1)
-        self._sums = sums = self._measures.measure(states, before)
-        self._memory[1 + self._head].copy_(self._measures.present)
-        self._memory[0].copy_(states)
+        self._head -= 1
+        self._film[self._head] = states
+        self._sums = sums = self._measures.measure(self._film[self._head : self._head + 4])
         self._embedded = None
-        calling = plan.calling
-        base = calling & ~plan.student
-        done = self._open & ~base
-        used = np.where(self._open, plan.experts, -1)
+        calling, open_ = plan.calling, self._open
+        base = calling if plan.student is self._nobody else calling & ~plan.student
+        done = open_ & ~base
+        used = np.where(open_, plan.experts, -1)
+        failed, broken = self._fine, self._nobody
         # One of both is not finite where a state or a prediction is not.
-        broken = self._open & ~np.isfinite(sums.residual + sums.size)
-        failed = self._fine
-        if np.count_nonzero(broken):
+        if not math.isfinite((sums.norms[0] + sums.square).sum()):
+            broken = open_ & ~np.isfinite(sums.norms[0] + sums.square)
             failed = np.where(broken, np.where(calling, self._calls, np.maximum(self._calls - 1, 0)), -1)
             done |= broken
-            self._mend(broken, states, before)
+            self._broken |= broken
+            self._mend(broken, states)
         reasons, reason = self._going_on, None
-        if np.count_nonzero(done) or self._record is not None:
+        ending = np.count_nonzero(done) > 0
+        if ending or self._record is not None:
             reason = np.where(done, _END, 0)
             reason[plan.stopping], reason[plan.over], reason[plan.student] = _STOPPED, _BUDGET, _SPEED
             reason[broken] = _FAILED
@@ -844,8 +874,9 @@ class Slots:
             strides = plan.positions - np.maximum(self._position, 0)
             self._record.append((used, plan.targets, strides, told, plan.costs, reason))  # type: ignore[arg-type]
         self._advance(plan, base, used)
-        self._open = self._open & ~done
-        self._broken = broken
+        if ending:
+            self._open = open_ & ~done
+            self._known[done] = -1
         return Outcome(
             done=done,
             samples=states.view(-1, *self.shape),
@@ -862,41 +893,41 @@ class Slots:
         self._calls += plan.calling
         self._spent += plan.costs
         self.evaluations += int(plan.costs.sum())
-        self._known = np.minimum(self._known + 1, 3)
-        if np.count_nonzero(plan.rises):
+        self._known = np.minimum(self._known + self._open, 3)
+        if plan.rises is not self._nobody:
             self._known[plan.rises] = 1
             self._rises += plan.rises
-        self._logs[2], self._logs[1] = self._logs[1], self._logs[0]
-        np.copyto(self._logs[0], plan.logs, where=base)
+        logs = self._logs
+        logs[1:] = logs[:2]
+        np.copyto(logs[0], plan.logs, where=base)
         np.copyto(self._sigmas, plan.targets, where=base)
         self._position, self._on_program, self._last_expert = plan.positions, plan.on_program, used
-        self._corrected |= base & (plan.costs == 2)
+        if self._guided:
+            self._corrected |= base & (plan.costs == 2)
+        self._beginning = False
 
-    def _mend(self, bad: np.ndarray, states: torch.Tensor, before: torch.Tensor) -> None:
+    def _mend(self, broken: np.ndarray, states: torch.Tensor) -> None:
         """Give those that failed their last finite prediction, and leave nothing that is not finite behind."""
-        there = torch.from_numpy(np.flatnonzero(bad)).to(self.device)
-        unknown = torch.from_numpy((self._calls == 0)[bad]).to(self.device)
-        last = before[there]
-        last[unknown] = torch.nan
-        states[there] = last
-        self._memory[:, there] = 0
+        slots = np.flatnonzero(broken)
+        there = torch.from_numpy(slots).to(self.device)
+        # Where there was no call, that lies one plane nearer.
+        last = self._film[self._head + 2].index_select(0, there)
+        last[torch.from_numpy(self._calls[slots] == 0).to(self.device)] = torch.nan
+        states.index_copy_(0, there, last)
+        self._film[:, there] = 0
         self._correction[there] = 0
-        self._measures.forget(there)
+        self._measures.forget(there, slots)
+        for figure in self._sums:
+            figure[..., slots] = 0
 
     def _errors(self) -> np.ndarray:
         """Differences of first and second order after a static step, (N,), in standard deviations of the pictures."""
         if self._embedded is None:
-            logs, table = self._logs, self._programs.flat_logs
-            goal = np.minimum(np.maximum(self._position, 0) + 1, self._lengths)
-            whole = np.minimum(goal.astype(np.int64), self._lengths - 1)
-            place = self._bases + whole
-            there = table.take(place)
-            there += (goal - whole) * (table.take(place + 1) - there)
-            h = np.maximum(logs[0] - there, 1e-3)
             # Half the share of the predictions, over the length of the last step in units of this one.
-            error = -np.expm1(-h) * h / np.maximum(logs[1] - logs[0], 0.1 * h)
-            error *= self._sums.change * (0.5 / self._denoiser.sigma_data)
-            self._embedded = error * (self._known > 1)
+            place = self._bases + np.maximum(self._position, 0).astype(np.int64)
+            error = self._programs.errors.take(place) * self._sums.norms[1]
+            error /= np.maximum(self._logs[1] - self._logs[0], _LEAST_STEP) * self._denoiser.sigma_data
+            self._embedded = error
         return self._embedded
 
 

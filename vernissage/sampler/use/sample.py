@@ -184,7 +184,7 @@ class SteeredResult(SampleResult):
         reasons: Why each sample ended: `end`, `stop`, `budget`, `speed` or `failed`.
         refused: Decisions of the controller that were no valid actions; the static program's were taken.
         network_milliseconds: Time in the network.
-        steering_milliseconds: Time beside it: observing, deciding, stepping.
+        steering_milliseconds: Time beside it: observing, deciding, stepping; drawing noise is not part of it.
         tracing_milliseconds: Time that the trace took.
     """
 
@@ -386,9 +386,7 @@ class _Run:
 
     def result(self) -> SteeredResult:
         """Decide until all requests are answered."""
-        began = time.perf_counter()
         self._fill(np.arange(len(self._owners)))
-        self._steering += time.perf_counter() - began
         while (self._owners >= 0).any():
             self._decide()
         began = time.perf_counter()
@@ -456,11 +454,10 @@ class _Run:
             for owner, slot in zip(owners.tolist(), done.tolist(), strict=True):
                 self._steps.append((owner, slot, int(self._since[slot]), self._slots.trace(slot)))
             self._tracing += time.perf_counter() - began
-        began = time.perf_counter()
+        self._steering += steering
         self._owners[done] = -1
         if len(done):
             self._fill(done)
-        self._steering += steering + time.perf_counter() - began
 
     def _actions(self) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
         """What slots shall do, gates if there are any, and confidence, nan for slots that nobody was asked about."""
@@ -483,12 +480,14 @@ class _Run:
     def _rows(self) -> tuple[DecisionRow, ...]:
         """What was seen, as rows."""
         told: list[list[SampleDecision]] = [[] for _ in self._seen]
-        sure = [None if seen.confidence is None else seen.confidence.tolist() for seen in self._seen]
+        sure: list[list[float] | None] = [
+            None if seen.confidence is None else seen.confidence.tolist() for seen in self._seen
+        ]
         for owner, slot, since, steps in self._steps:
             call = 0
             for decision, step in enumerate(steps, since):
                 row = sure[decision]
-                known = row is not None and row[slot] == row[slot]
+                confidence = math.nan if row is None else row[slot]
                 called = step.evaluations > 0
                 told[decision].append(
                     SampleDecision(
@@ -499,7 +498,7 @@ class _Run:
                         stride=step.stride,
                         guidance=step.guidance if called else None,
                         evaluations=step.evaluations,
-                        confidence=row[slot] if known else None,
+                        confidence=None if math.isnan(confidence) else confidence,
                         reason=step.reason,
                     )
                 )
