@@ -346,7 +346,7 @@ class SamplerBenchmark(Section):
         "Requests for the evidence about the experts (knock-outs, routers).",
         stages="benchmark@sampler",
         unit="requests",
-        ge=8,
+        ge=20,
         le=10_000_000,
     )
     ancestral: int = knob(
@@ -362,5 +362,5 @@ class SamplerRobustness(Section):
     """How the sampler is put to the test with awkward input."""
 
     requests: int = knob(
-        "Requests that each case is tried on.", stages="robustness@sampler", unit="requests", ge=8, le=1_000_000
+        "Requests that each case is tried on.", stages="robustness@sampler", unit="requests", ge=24, le=1_000_000
     )

@@ -468,8 +468,9 @@ def test_adaptive_steps_are_longer_where_first_and_second_order_agree() -> None:
 
 def test_noise_adaptive_tells_the_level_that_it_measured() -> None:
     def told(size: float, expert: int) -> float:
-        denoiser = Counting()
-        slots = filled(1, denoiser=denoiser, scales=(1.0,), calls=(6,), noise=per_seed_noise([3], Mixture.shape) * size)
+        denoiser, noise = Counting(), per_seed_noise([3], Mixture.shape)
+        noise /= noise.square().mean().sqrt()
+        slots = filled(1, denoiser=denoiser, scales=(1.0,), calls=(6,), noise=noise * size)
         slots.act(STATIC[None])
         slots.act(np.array([[3, expert, 0, 0]]))
         return float(denoiser.levels[1][0]) / book().entry(6, 1.0).program.sigmas[1]

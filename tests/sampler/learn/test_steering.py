@@ -212,7 +212,7 @@ def test_a_training_finds_what_is_there_to_find(banks: tuple[Bank, Bank], tmp_pa
     """Static programs that are far too long for the price: the policy learns to go faster, and is released."""
     wasteful = a_book(banks[0], calls=(16, 17))
     settings = replace(
-        QUICK, decisions=5120, slots=64, rollout=16, epochs=6, batch=256, prices=(0.03, 0.04),
+        QUICK, decisions=10_240, slots=64, rollout=16, epochs=6, batch=256, prices=(0.03, 0.04),
         budget_share=0.0, choices=(Choice(),), static_share=0.8, hidden=64, checkpoint_every=5,
     )  # fmt: skip
     made = train_controller(Mixture(), wasteful, *banks, settings, tmp_path / "checkpoint")

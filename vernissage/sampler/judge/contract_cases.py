@@ -93,6 +93,9 @@ def budgets(bench: Bench) -> Outcome:
             return Outcome(passed=False, note="drawing with a budget of 0: not refused")
         if not complaint(draw, [0], [0], price=-1.0, scale=1.0):
             return Outcome(passed=False, note="drawing at a price of -1: not refused")
+        spent = int(draw([0], [0], price=0.0, scale=1.0, budget=_BUDGETS[2]).nfe.max())
+        if spent > _BUDGETS[2]:
+            return Outcome(passed=False, note=f"drawing takes {spent} of {_BUDGETS[2]} evaluations")
     return Outcome(passed=True, note=f"quality by budget {', '.join(good)}")
 
 

@@ -73,12 +73,11 @@ def falling_levels(bench: Bench) -> Outcome:
 
 def adversarial_controllers(bench: Bench) -> Outcome:
     """Hand decisions to those who have none or always the same, with budgets."""
-    rows = range(min(_MORE, len(bench.tasks)))
-    tasks = bench.tasks.rows(rows)
+    tasks = bench.tasks.rows(range(min(_MORE, len(bench.tasks))))
     limits = torch.from_numpy(numpy_generator(bench.seed, "limits").integers(4, 17, size=len(tasks)))
     limited = replace(tasks, budgets=limits)
     # At high prices programs are short, and so is what is made of them.
-    dear = replace(limited, prices=torch.full_like(tasks.prices, _HIGH_PRICE)).rows(rows[: _FEW // 2])
+    dear = replace(limited, prices=torch.full_like(tasks.prices, _HIGH_PRICE)).rows(range(_FEW // 2))
     trials = [(name, steer, limited) for name, steer in _ruthless(bench.seed, len(tasks)).items()]
     trials += [(name, steer, dear) for name, steer in _constant().items()]
     for name, steer, asked in trials:
@@ -86,7 +85,8 @@ def adversarial_controllers(bench: Bench) -> Outcome:
         if not made.finite or asked.budgets is None or bool((made.evaluations > asked.budgets).any()):
             return Outcome(passed=False, note=f"{name}: not finite, or over the budget")
     static = bench.ours(tasks, steer=static_steer)
-    kept, worst = 1.0, 0.0
+    usual = float(bench.quality(static.samples, tasks).mean())
+    kept, worst = usual, 0.0
     for name, steer in _no_decisions(bench).items():
         made = bench.ours(tasks, steer=steer)
         worst = max(worst, float(gaps(made.samples, static.samples).max()))
@@ -99,7 +99,7 @@ def adversarial_controllers(bench: Bench) -> Outcome:
         run = Run(bench.subject, tasks.rows([0]), static_steer)
         if "expected" not in complaint(run.slots.act, wrong):
             return Outcome(passed=False, note=f"actions of shape {wrong.shape}: not refused")
-    return Outcome(passed=True, value=worst, retained=bench.retained_of(kept, rows))
+    return Outcome(passed=True, value=worst, retained=kept / max(usual, 1e-6))
 
 
 def _broken_student(bench: Bench, tasks: Tasks) -> str:

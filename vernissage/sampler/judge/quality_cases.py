@@ -14,7 +14,7 @@ from vernissage.sampler.domain.programs import Program
 from vernissage.sampler.judge.arms import Requests
 from vernissage.sampler.judge.probes import Averaged, Both, Misreported, in_type, with_noise, with_rounded_weights
 from vernissage.sampler.judge.probes import Rounded as RoundedCalls
-from vernissage.sampler.judge.runs import Tasks, static_steer
+from vernissage.sampler.judge.runs import LEAST_REQUESTS, Tasks, static_steer
 from vernissage.sampler.judge.trials import Bench, Case, Outcome, Variation, gaps
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def narrow_types(bench: Bench) -> Outcome:
 def other_mix(bench: Bench) -> Outcome:
     """Ask mostly for what was seldom asked for, and at prices of a tenth and of five times those of the normal case."""
     everything = Requests.of(bench.subject.bank)
-    count = len(bench.tasks) // 2
+    count = max(LEAST_REQUESTS, len(bench.tasks) // 2)
     seen = everything.labels.cpu()
     rarity = 1 / torch.bincount(seen - seen.min())[seen - seen.min()].double().square()
     rng = numpy_generator(bench.seed, "classes")

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from vernissage.sampler.learn.controller import SteeringController
     from vernissage.sampler.learn.slots import Student
 
+#: Fewer requests say nothing about quality.
+LEAST_REQUESTS = 10
 #: Decisions after which a request counts as endless: more than the slots promise to need.
 _DECISIONS_PER_CALL, _DECISIONS_BESIDE = 4, 8
 _SCRIPT = 64
@@ -130,8 +132,8 @@ class Tasks:
         return Tasks(self.requests.rows(chosen), self.prices[chosen], budgets)
 
     def share(self, part: int, parts: int) -> Tasks:
-        """Every `parts`-th of them, so that variations of a case are answered for different noises."""
-        return self.rows(range(part, len(self), parts))
+        """Every `parts`-th of them, so that variations of a case have noises of their own; all where there are few."""
+        return self.rows(range(part, len(self), parts)) if len(self) >= parts * LEAST_REQUESTS else self
 
     def but(self, **changes: Any) -> Tasks:
         """The same with other values of the requests: ``start``, ``scales``, ``asked``, ``labels``, ``endpoints``."""

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from vernissage.sampler.learn.book import Entry
 
-_FEW, _MORE, _MOST = 6, 16, 64
+_FEW, _MORE, _MOST = 5, 16, 64
 _CLOSE = 1e-3
 _HIGH_PRICE = 0.1
 _PROCESS_SECONDS, _LOG = 120, "elsewhere.log"

@@ -20,7 +20,7 @@ from vernissage.sampler.domain.schedules import log_snr
 from vernissage.sampler.judge.arms import Requests, run_entries
 from vernissage.sampler.judge.distances import frechet_distance, paired_errors, saturating
 from vernissage.sampler.judge.equal_quality import equivalence
-from vernissage.sampler.judge.runs import Answers, Steer, Subject, Tasks, answer, steered_by
+from vernissage.sampler.judge.runs import LEAST_REQUESTS, Answers, Steer, Subject, Tasks, answer, steered_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,7 +36,6 @@ ROUNDING = 1e-3
 REFERENCE_CALLS = 16
 #: The reference leaves out this many times the least noise level that the network was taught.
 _REFERENCE_LAST = 5.0
-_LEAST_REQUESTS = 24
 
 
 @dataclass(frozen=True)
@@ -61,10 +60,10 @@ class RobustnessSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.requests < _LEAST_REQUESTS or self.resamples < 100:
+        if self.requests < LEAST_REQUESTS or self.resamples < 100:
             raise BadParams(
                 f"robustness: {self.requests} requests and {self.resamples} resamplings, expected at least "
-                f"{_LEAST_REQUESTS} and 100"
+                f"{LEAST_REQUESTS} and 100"
             )
         if not self.prices or not all(0 <= price < 1 for price in self.prices) or not 0 < self.margin < 1:
             raise BadParams(
@@ -237,9 +236,9 @@ def check_bank(subject: Subject) -> None:
     Raises:
         BadInput: If it is.
     """
-    if len(subject.bank) < _LEAST_REQUESTS:
+    if len(subject.bank) < LEAST_REQUESTS:
         raise BadInput(
-            f"robustness: got a bank of {len(subject.bank)} requests, expected at least {_LEAST_REQUESTS} of its test "
+            f"robustness: got a bank of {len(subject.bank)} requests, expected at least {LEAST_REQUESTS} of its test "
             "part; make a larger one"
         )
 

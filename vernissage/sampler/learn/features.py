@@ -103,8 +103,8 @@ _TINY = 1e-12
 
 
 def _predictions_needed() -> np.ndarray:
-    """How many predictions there must be for each feature to mean anything, (64, 1) int."""
-    needed = np.zeros((len(FEATURES), 1), dtype=np.int64)
+    """How many predictions there must be for each feature to mean anything, (64,) int."""
+    needed = np.zeros(len(FEATURES), dtype=np.int64)
     needed[_MEAN:_PROGRESS] = 1
     needed[_ENCODED:_WAS] = 1
     for names in (("last_step", "rate", "disagreement"), FEATURES[_CELLS:_ENCODED]):
@@ -113,7 +113,8 @@ def _predictions_needed() -> np.ndarray:
     return needed
 
 
-_NEEDED = _predictions_needed()
+# (5, 64): what counts with -1 (no request) to 3 predictions.
+_MASKS = (np.arange(-1, 4)[:, None] >= _predictions_needed()).astype(np.float32)
 
 
 def request_features(labels: np.ndarray, scales: np.ndarray, prices: np.ndarray) -> np.ndarray:
@@ -181,6 +182,7 @@ class Sums(NamedTuple):
         clipped: (N,) share of D outside [-1, 1].
         cells: (16, N) means of D - D'.
         encoded: (8, N) what the encoder saw.
+        sound: Whether all states and predictions are finite, those of free slots among them.
     """
 
     norms: np.ndarray
@@ -191,10 +193,49 @@ class Sums(NamedTuple):
     clipped: np.ndarray
     cells: np.ndarray
     encoded: np.ndarray
+    sound: bool
+
+
+class Window(NamedTuple):
+    """Views of a film whose planes are states and predictions of N slots, d numbers each.
+
+    Attributes:
+        states: (N, d), the plane where the view begins.
+        history: (N, 1 + J, d), states and J predictions, the latest first.
+        present: (N, d) the last prediction.
+        four: (N, 4, d) states and three predictions.
+        turned: (N, d, 4) the same.
+    """
+
+    states: torch.Tensor
+    history: torch.Tensor
+    present: torch.Tensor
+    four: torch.Tensor
+    turned: torch.Tensor
+
+    @staticmethod
+    def at(film: torch.Tensor, head: int, memory: int) -> Window:
+        """The window that begins at a plane of a film, (planes, N, d), for J predictions."""
+        history, four = film[head : head + 1 + memory].transpose(0, 1), film[head : head + 4].transpose(0, 1)
+        return Window(film[head], history, film[head + 1], four, four.transpose(1, 2))
+
+
+# From scalar products of state x and predictions D, D', D'' to squares of x - D, D - D', D' - D'' and D, and to the
+# product of both changes.
+_DIFFERENCES = np.array([[1, -1, 0, 0], [0, 1, -1, 0], [0, 0, 1, -1], [0, 1, 0, 0]], dtype=np.float64)
+_FROM_PRODUCTS = np.stack(
+    [
+        *(np.outer(one, one).ravel() for one in _DIFFERENCES),
+        np.outer(_DIFFERENCES[1], _DIFFERENCES[2]).ravel(),
+    ]
+)
 
 
 class Measures:
     """Figures of the pictures in all slots, computed where they are and fetched in one go.
+
+    Norms of differences come from the scalar products of all four pictures: a change of a thousandth of the picture is
+    known to some percent in single precision, which is more than any decision needs.
 
     Args:
         size: Slots, N.
@@ -206,8 +247,10 @@ class Measures:
     def __init__(self, size: int, shape: tuple[int, int, int], device: torch.device, kind: torch.dtype) -> None:
         channels, height, width = shape
         self._size, self._values = size, channels * height * width
-        # Residual, both changes, D, and where |D| > 1.
-        self._planes = torch.zeros((5, size, self._values), dtype=kind, device=device)
+        # D, and where |D| > 1.
+        self._planes = torch.zeros((2, size, self._values), dtype=kind, device=device)
+        self._present, self._beyond = self._planes
+        self._both = self._planes.view(-1, self._values).T
         cells = F.adaptive_avg_pool2d(torch.eye(height * width).view(-1, 1, height, width), CELLS).flatten(1)
         # 16 cells, and the mean.
         pooling = torch.cat((cells.repeat(channels, 1) / channels, torch.full((self._values, 1), 1 / self._values)), 1)
@@ -219,7 +262,11 @@ class Measures:
         self._places = [(slice(*pair), one) for pair, one in zip(pairwise(ends), shapes, strict=True)]
         products, self._largest, self._pooled, self._encoded = (self._told[at].view(one) for at, one in self._places)
         self._products = products.view(size, 4, 4)
+        # On the host, what was fetched once shows what is there now.
+        self._shared = device.type == "cpu"
+        self._fetched = self._fetch()
         self._projection: torch.Tensor | None = None
+        self._from_products = _FROM_PRODUCTS / self._values
         # Means of the predictions' cells so far.
         self._cells = np.zeros((CELLS**2, size))
 
@@ -229,40 +276,49 @@ class Measures:
             generator = torch_generator(0, "slots", "encoder projection")
             drawn = torch.randn((features.shape[1], ENCODED), generator=generator)
             self._projection = drawn.div(features.shape[1] ** 0.5).to(self._told)
-        self._encoded.index_copy_(0, slots, torch.mm(features.to(self._told.dtype), self._projection))
+        if features.dtype != self._told.dtype:
+            features = features.to(self._told.dtype)
+        self._encoded.index_copy_(0, slots, torch.mm(features, self._projection))
 
-    def measure(self, film: torch.Tensor) -> Sums:
+    def measure(self, window: Window) -> Sums:
         """Measure all slots after a prediction.
 
         Args:
-            film: (4, N, d): the noisy pictures that the network was asked about, its predictions, those before, and
-                those before that.
+            window: The noisy pictures that the network was asked about, and its predictions.
 
         Returns:
-            Figures on the host.
+            Figures on the host, until the next measure.
         """
-        planes, beyond = self._planes, self._planes[4]
-        torch.sub(film[:3], film[1:], out=planes[:3])
-        planes[3] = film[1]
-        torch.bmm(planes[:4].transpose(0, 1), planes[:4].permute(1, 2, 0), out=self._products)
-        torch.abs(film[1], out=beyond)
+        beyond = self._beyond
+        torch.bmm(window.four, window.turned, out=self._products)
+        self._present.copy_(window.present)
+        torch.abs(window.present, out=beyond)
         torch.amax(beyond, dim=1, out=self._largest)
         torch.gt(beyond, 1, out=beyond)
-        torch.mm(self._pooling, planes[3:].view(-1, self._values).T, out=self._pooled)
+        torch.mm(self._pooling, self._both, out=self._pooled)
+        products, largest, pooled, encoded = self._fetched if self._shared else self._fetch()
+        means = self._from_products @ products
+        sound = math.isfinite(means.sum())
+        np.maximum(means[:4], 0, out=means[:4])
+        cells = pooled[:-1, : self._size]
+        change = cells - self._cells
+        self._cells[:] = cells
+        mean, clipped = pooled[-1, : self._size], pooled[-1, self._size :]
+        return Sums(np.sqrt(means[:3]), means[4], means[3], mean, largest, clipped, change, encoded, sound)
+
+    def _fetch(self) -> tuple[np.ndarray, ...]:
+        """Products (16, N), largest (N,), pooled (17, 2 N) and encoded (8, N) on the host."""
         told = self._told.cpu().numpy()
         products, largest, pooled, encoded = (told[at].reshape(one) for at, one in self._places)
-        # Squares of residual, both changes and D, and the product of both changes.
-        means = products.T[[0, 5, 10, 15, 6]] / self._values
-        cells = pooled[:-1, : self._size].astype(np.float64)
-        change, self._cells = cells - self._cells, cells
-        mean, clipped = pooled[-1].reshape(2, -1)
-        return Sums(np.sqrt(means[:3]), means[4], means[3], mean, largest, clipped, change, encoded.T)
+        return products.T, largest, pooled, encoded.T
 
     def nothing(self) -> Sums:
         """Figures of slots without predictions."""
         none = np.zeros(self._size)
         encoded = np.zeros((ENCODED, self._size))
-        return Sums(np.zeros((3, self._size)), none, none, none, none, none, np.zeros_like(self._cells), encoded)
+        return Sums(
+            np.zeros((3, self._size)), none, none, none, none, none, np.zeros_like(self._cells), encoded, sound=True
+        )
 
     def forget(self, there: torch.Tensor, slots: np.ndarray) -> None:
         """Clear what (M,) slots left, so that nothing that is not finite stays."""
@@ -332,8 +388,9 @@ class Observer:
         np.equal(self._experts, course.expert, out=seen[_WAS:_BROKEN], casting="unsafe")
         seen[_BROKEN] = 0
         seen[_PRICE:] = request
-        np.minimum(seen, LIMIT, out=seen)
-        np.maximum(seen, -LIMIT, out=seen)
-        seen *= course.known >= _NEEDED
+        unbounded = seen[:_WAS]
+        np.minimum(unbounded, LIMIT, out=unbounded)
+        np.maximum(unbounded, -LIMIT, out=unbounded)
+        seen *= _MASKS.take(course.known + 1, axis=0).T
         seen[_BROKEN] = course.broken
         return np.ascontiguousarray(seen.T)

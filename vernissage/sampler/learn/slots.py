@@ -12,7 +12,6 @@ there and one small matrix comes back, so that deciding costs little beside the 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -42,7 +41,7 @@ from vernissage.sampler.learn.experts import (
     level_factors,
     multistep_rows,
 )
-from vernissage.sampler.learn.features import FEATURES, Course, Measures, Observer, request_features
+from vernissage.sampler.learn.features import FEATURES, Course, Measures, Observer, Window, request_features
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -105,9 +104,8 @@ class Student(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What one decision did. All arrays are copies, one number for each slot.
+class Outcome(NamedTuple):
+    """What one decision did, one number for each slot; nothing in it changes later.
 
     Attributes:
         done: (N,) bool numpy, whether the slot's request ended with this decision; the slot is free again.
@@ -342,12 +340,12 @@ class Slots:
         self._denoiser, self._student = denoiser, student
         self._with_features: Any = getattr(denoiser, "call_with_features", None)
         self._programs = _Programs(book)
-        self._film: torch.Tensor = None  # type: ignore[assignment]
         self._values = math.prod(self.shape)
         self._least, self._most = math.log(denoiser.sigma_min) - 1e-6, math.log(denoiser.sigma_max)
         # On the device. Planes of the film are the state, the latest prediction, the one before it and so on, from
         # `head` on; it moves one plane down with each decision.
-        self._rewind(self._programs.memory)
+        self._windows: list[Window] = []
+        self._load(self._programs.memory)
         self._correction, self._noise = self._zeros(), self._zeros()
         self._measures = Measures(size, denoiser.shape, self.device, kind)
         self._observer = Observer(size, denoiser.sigma_data)
@@ -374,6 +372,7 @@ class Slots:
         self._beginning = self._guided = self._limited = False
         self._nobody, self._fine, self._going_on = np.zeros(size, dtype=bool), np.full(size, -1), ("",) * size
         self._nobody.setflags(write=False)
+        self._fine.setflags(write=False)
         self._record: list[tuple[np.ndarray, ...]] | None = [] if trace else None
         self._began = np.zeros(size, dtype=np.int64)
 
@@ -449,13 +448,14 @@ class Slots:
             )
         self._asked.place(slots, condition, self._open)
         if programs.memory > self._memory:
-            self._rewind(programs.memory)
+            self._load(programs.memory)
         there = torch.from_numpy(slots).to(self.device)
         fresh = noise.to(self.device, self.kind).reshape(count, self._values)
-        self._film[self._head].index_copy_(0, there, fresh)
+        self._windows[self._head].states.index_copy_(0, there, fresh)
         self._noise.index_copy_(0, there, fresh)
         for flag in (self._open, self._on_program):
             flag[slots] = True
+        self._calls, self._spent = self._calls.copy(), self._spent.copy()
         for counter in (self._calls, self._spent, self._known, self._rises, self._corrected, self._broken):
             counter[slots] = 0
         self._static[slots], self._budgets[slots] = static, budget
@@ -511,7 +511,7 @@ class Slots:
         plan = self._plan(*self._understood(actions, gates))
         states = self._step(plan)
         self._ask(plan, states)
-        if np.count_nonzero(plan.student):
+        if plan.student is not self._nobody and np.count_nonzero(plan.student):
             self._ask_student(plan, states)
         return self._settle(plan, states)
 
@@ -556,17 +556,22 @@ class Slots:
         effective = 1 + (scales - 1) * self._programs.shares[programs, 0]
         return 1 + ((effective != 0) & (effective != 1))
 
-    def _rewind(self, memory: int) -> None:
-        """Make a film with room for more decisions, for J predictions; what the present one has goes to its end."""
-        film = self._zeros(1 + memory + _DECISIONS)
-        head = _DECISIONS
-        if self._film is not None:
+    def _load(self, memory: int) -> None:
+        """Make a film for J predictions and put what there is at its end."""
+        film = self._zeros(_DECISIONS + 1 + memory)
+        if self._windows:
             kept = min(memory, self._memory) + 1
-            film[head : head + kept] = self._film[self._head : self._head + kept]
-        if self._film is None or memory != self._memory:
-            kind = np.float32 if self.kind == torch.float32 else np.float64
-            self._weights = np.zeros((self.size, 1 + memory), dtype=kind)
-        self._film, self._head, self._memory = film, head, memory
+            film[_DECISIONS : _DECISIONS + kept] = self._film[self._head : self._head + kept]
+        self._film, self._head, self._memory = film, _DECISIONS, memory
+        self._windows = [Window.at(film, head, memory) for head in range(_DECISIONS + 1)]
+        kind = np.float32 if self.kind == torch.float32 else np.float64
+        self._weights = np.zeros((self.size, 1 + memory), dtype=kind)
+        self._weights_there = torch.from_numpy(self._weights)[:, None]
+
+    def _rewind(self) -> None:
+        """Put what there is at the end of the film."""
+        self._film[_DECISIONS:] = self._film[self._head : self._head + 1 + self._memory].clone()
+        self._head = _DECISIONS
 
     def _understood(
         self, actions: np.ndarray | torch.Tensor, gates: np.ndarray | torch.Tensor | None
@@ -627,6 +632,8 @@ class Slots:
             over = calling & (self._spent + costs > self._budgets)
             calling &= ~over
             student, rises, held = student & calling, rises & calling, held & calling
+        elif held is not self._nobody:
+            held &= calling
         logs[~calling] = -np.inf
         if self._student is not None and acting[SPEED] and self._beginning:
             logs[student & opening] = math.log(self._student.sigma_max)
@@ -649,7 +656,7 @@ class Slots:
             over=over,
             stopping=stopping,
             scale=scale,
-            held=held & calling,
+            held=held,
             costs=costs * calling,
             on_program=on_program,
             weights=self._coefficients(gates, expert, later & ~rises, ratios, logs, fitted),
@@ -705,8 +712,11 @@ class Slots:
 
     def _begin(self, opening: np.ndarray, stride: np.ndarray, expert: np.ndarray) -> None:
         """Choose programs at the opening; the static one where the other is too dear to begin with."""
+        further = (_AS_IT_IS - stride + TABLES.ladder.take(expert)) * opening
+        if not np.count_nonzero(further):
+            return
         tables, static = self._programs, self._static
-        rung = tables.rungs[static] + _AS_IT_IS - stride + TABLES.ladder[expert]
+        rung = tables.rungs[static] + further
         other = tables.ladders[static, np.clip(rung, 0, tables.tops[static])]
         moved = (rung != tables.rungs[static]) & tables.plain[other]
         moved &= self._first_costs(other, self._scales) <= self._budgets
@@ -758,11 +768,11 @@ class Slots:
 
     def _step(self, plan: _Plan) -> torch.Tensor:
         """States at the targets, (N, d)."""
-        if self._head < 1:
-            self._rewind(self._memory)
-        weights = torch.from_numpy(plan.weights).to(self.device)
-        film = self._film[self._head : self._head + 1 + self._memory]
-        states = torch.bmm(weights[:, None], film.transpose(0, 1))[:, 0]
+        if not self._head:
+            self._rewind()
+        # On the host these are the plan's own weights.
+        weights = self._weights_there.to(self.device)
+        states = torch.bmm(weights, self._windows[self._head].history).view(self.size, self._values)
         if plan.rises is not self._nobody and np.count_nonzero(plan.rises):
             rows = np.flatnonzero(plan.rises)
             there = torch.from_numpy(rows).to(self.device)
@@ -805,15 +815,21 @@ class Slots:
         else:
             answers, features = self._with_features(x, sigma, condition)
             # Those without a condition tell something only where there is no prediction with it.
-            if count > first and np.count_nonzero(plan.scale[without]) < len(without):
-                self._measures.see(there[first:], features[first:])
-            if first:
+            if count == first:
+                self._measures.see(there, features)
+            else:
+                if np.count_nonzero(plan.scale[without]) < len(without):
+                    self._measures.see(there[first:], features[first:])
                 self._measures.see(there[:first], features[:first])
-        answers = answers.to(self.kind).reshape(count, self._values)
+        answers = answers.reshape(count, self._values)
+        if answers.dtype != self.kind:
+            answers = answers.to(self.kind)
         # Whom nobody asks keeps its old state there, which is finite and not looked at.
-        present = self._film[self._head]
-        present.index_copy_(0, there[:first], answers[:first])
-        if count > first:
+        present = self._windows[self._head].states
+        if first == count:
+            present.index_copy_(0, there, answers)
+        else:
+            present.index_copy_(0, there[:first], answers[:first])
             self._guide(plan.scale[without], there[first:], answers[first:], present)
         if plan.held is not self._nobody and np.count_nonzero(plan.held):
             held = torch.from_numpy(np.flatnonzero(plan.held)).to(self.device)
@@ -847,17 +863,17 @@ class Slots:
     def _settle(self, plan: _Plan, states: torch.Tensor) -> Outcome:
         """Measure, find those who are done, and keep what the next decision needs."""
         self._head -= 1
-        self._film[self._head] = states
-        self._sums = sums = self._measures.measure(self._film[self._head : self._head + 4])
+        window = self._windows[self._head]
+        window.states.copy_(states)
+        self._sums = sums = self._measures.measure(window)
         self._embedded = None
         calling, open_ = plan.calling, self._open
         base = calling if plan.student is self._nobody else calling & ~plan.student
         done = open_ & ~base
         used = np.where(open_, plan.experts, -1)
         failed, broken = self._fine, self._nobody
-        # One of both is not finite where a state or a prediction is not.
-        if not math.isfinite((sums.norms[0] + sums.square).sum()):
-            broken = open_ & ~np.isfinite(sums.norms[0] + sums.square)
+        if not sums.sound:
+            broken = open_ & ~np.isfinite(sums.norms.sum(axis=0) + sums.square)
             failed = np.where(broken, np.where(calling, self._calls, np.maximum(self._calls - 1, 0)), -1)
             done |= broken
             self._broken |= broken
@@ -866,8 +882,10 @@ class Slots:
         ending = np.count_nonzero(done) > 0
         if ending or self._record is not None:
             reason = np.where(done, _END, 0)
-            reason[plan.stopping], reason[plan.over], reason[plan.student] = _STOPPED, _BUDGET, _SPEED
-            reason[broken] = _FAILED
+            marks = ((plan.stopping, _STOPPED), (plan.over, _BUDGET), (plan.student, _SPEED), (broken, _FAILED))
+            for which, mark in marks:
+                if which is not self._nobody:
+                    reason[which] = mark
             reasons = tuple(_REASONS[reason].tolist())
         if self._record is not None:
             told = np.where(plan.student, self._scales, np.where(calling, plan.scale, np.nan))
@@ -880,9 +898,9 @@ class Slots:
         return Outcome(
             done=done,
             samples=states.view(-1, *self.shape),
-            evaluations=self._spent.copy(),
-            calls=self._calls.copy(),
-            failed=failed.copy(),
+            evaluations=self._spent,
+            calls=self._calls,
+            failed=failed,
             reasons=reasons,
             used=used.astype(np.int8),
             sigmas=plan.targets,
@@ -890,8 +908,8 @@ class Slots:
 
     def _advance(self, plan: _Plan, base: np.ndarray, used: np.ndarray) -> None:
         """Move all that the host knows of the slots to the target; `base` are those who called the base network."""
-        self._calls += plan.calling
-        self._spent += plan.costs
+        # New arrays, because outcomes hold the present ones.
+        self._calls, self._spent = self._calls + plan.calling, self._spent + plan.costs
         self.evaluations += int(plan.costs.sum())
         self._known = np.minimum(self._known + self._open, 3)
         if plan.rises is not self._nobody:
@@ -917,7 +935,7 @@ class Slots:
         self._film[:, there] = 0
         self._correction[there] = 0
         self._measures.forget(there, slots)
-        for figure in self._sums:
+        for figure in self._sums[:-1]:
             figure[..., slots] = 0
 
     def _errors(self) -> np.ndarray:
@@ -981,7 +999,11 @@ class _Conditions:
 def _orthogonal(values: int, device: torch.device, kind: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
     """Orders and signs, (``MOST_RISES``, d) each, that make other noise of the same kind out of noise."""
     generator = numpy_generator(0, "slots", "fresh noise")
-    orders = np.array([generator.permutation(values) for _ in range(MOST_RISES)])
+    # Different shifts along one ring through all places, so that no number stays where it was.
+    ring = generator.permutation(values)
+    places = np.argsort(ring)
+    shifts = [(number + 1) * max(1, values // (MOST_RISES + 1)) for number in range(MOST_RISES)]
+    orders = np.array([ring[(places + shift) % values] for shift in shifts])
     signs = generator.choice([-1.0, 1.0], size=orders.shape)
     return torch.from_numpy(orders).to(device), torch.from_numpy(signs).to(device, kind)
 
