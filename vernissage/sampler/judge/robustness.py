@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from vernissage.core.parallel import threads_for_parts
 from vernissage.core.seeds import derive_seed
 from vernissage.sampler.judge import contract_cases, failure_cases, quality_cases, sameness_cases
 from vernissage.sampler.judge.runs import Subject
@@ -89,6 +90,20 @@ def run_cases(
         BadInput: If the bank has too few requests.
     """
     check_bank(subject)
+    # Pictures are small: two threads of one operation would wait for each other most of the time.
+    with threads_for_parts():
+        return _run(subject, settings, progress, cases)
+
+
+def retained_quality(results: Sequence[CaseResult]) -> float | None:
+    """Mean share of the quality that is retained, over the cases that are about quality; none without any."""
+    shares = [result.retained for result in results if result.retained is not None]
+    return sum(shares) / len(shares) if shares else None
+
+
+def _run(
+    subject: Subject, settings: RobustnessSettings, progress: Progress | None, cases: Sequence[Case]
+) -> list[CaseResult]:
     bench: Bench | None = None
     results = []
     for case in cases:
@@ -107,9 +122,3 @@ def run_cases(
         if progress is not None:
             progress.advance()
     return results
-
-
-def retained_quality(results: Sequence[CaseResult]) -> float | None:
-    """Mean share of the quality that is retained, over the cases that are about quality; none without any."""
-    shares = [result.retained for result in results if result.retained is not None]
-    return sum(shares) / len(shares) if shares else None

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from vernissage.core.errors import BadInput, BadParams
+from vernissage.core.parallel import in_parts
 from vernissage.sampler.domain.programs import unipc
 from vernissage.sampler.domain.sampling import Sampled, run_program
 from vernissage.sampler.domain.schedules import log_snr
@@ -36,6 +37,8 @@ ROUNDING = 1e-3
 REFERENCE_CALLS = 16
 #: The reference leaves out this many times the least noise level that the network was taught.
 _REFERENCE_LAST = 5.0
+# Requests that go through the network at once on one core.
+_PART = 16
 
 
 @dataclass(frozen=True)
@@ -252,13 +255,16 @@ def set_up(subject: Subject, settings: RobustnessSettings) -> Bench:
     return Bench(subject, settings, tasks, clean, subject.folder, settings.seed)
 
 
-def reference(denoiser: Denoiser, tasks: Tasks, *, calls: int = REFERENCE_CALLS, batch: int = 256) -> torch.Tensor:
-    """(N, C, H, W) what many steps of third-order UniPC make of requests."""
+def reference(denoiser: Denoiser, tasks: Tasks, *, calls: int = REFERENCE_CALLS) -> torch.Tensor:
+    """(N, C, H, W) what many steps of third-order UniPC make of requests; parts of them side by side on a CPU."""
     program = unipc(log_snr(calls, _REFERENCE_LAST * denoiser.sigma_min, denoiser.sigma_max), order=3)
-    parts = []
-    for first in range(0, len(tasks), batch):
-        part = tasks.rows(range(first, min(first + batch, len(tasks)))).requests
-        parts.append(run_program(denoiser, part.noise(), part.condition(), program, part.guidance()).samples)
+
+    def answered(rows: slice) -> torch.Tensor:
+        part = tasks.rows(range(rows.start, rows.stop)).requests
+        return run_program(denoiser, part.noise(), part.condition(), program, part.guidance()).samples
+
+    on_cpu = tasks.requests.start.device.type == "cpu"
+    parts = in_parts(answered, len(tasks), _PART if on_cpu else 8 * _PART, threads=None if on_cpu else 1)
     return torch.cat(parts)
 
 

@@ -203,39 +203,25 @@ class Window(NamedTuple):
         states: (N, d), the plane where the view begins.
         history: (N, 1 + J, d), states and J predictions, the latest first.
         present: (N, d) the last prediction.
-        four: (N, 4, d) states and three predictions.
-        turned: (N, d, 4) the same.
+        newer: (3, N, d) states and the last two predictions.
+        older: (3, N, d) the last three predictions.
     """
 
     states: torch.Tensor
     history: torch.Tensor
     present: torch.Tensor
-    four: torch.Tensor
-    turned: torch.Tensor
+    newer: torch.Tensor
+    older: torch.Tensor
 
     @staticmethod
     def at(film: torch.Tensor, head: int, memory: int) -> Window:
         """The window that begins at a plane of a film, (planes, N, d), for J predictions."""
-        history, four = film[head : head + 1 + memory].transpose(0, 1), film[head : head + 4].transpose(0, 1)
-        return Window(film[head], history, film[head + 1], four, four.transpose(1, 2))
-
-
-# From scalar products of state x and predictions D, D', D'' to squares of x - D, D - D', D' - D'' and D, and to the
-# product of both changes.
-_DIFFERENCES = np.array([[1, -1, 0, 0], [0, 1, -1, 0], [0, 0, 1, -1], [0, 1, 0, 0]], dtype=np.float64)
-_FROM_PRODUCTS = np.stack(
-    [
-        *(np.outer(one, one).ravel() for one in _DIFFERENCES),
-        np.outer(_DIFFERENCES[1], _DIFFERENCES[2]).ravel(),
-    ]
-)
+        history = film[head : head + 1 + memory].transpose(0, 1)
+        return Window(film[head], history, film[head + 1], film[head : head + 3], film[head + 1 : head + 4])
 
 
 class Measures:
     """Figures of the pictures in all slots, computed where they are and fetched in one go.
-
-    Norms of differences come from the scalar products of all four pictures: a change of a thousandth of the picture is
-    known to some percent in single precision, which is more than any decision needs.
 
     Args:
         size: Slots, N.
@@ -247,16 +233,17 @@ class Measures:
     def __init__(self, size: int, shape: tuple[int, int, int], device: torch.device, kind: torch.dtype) -> None:
         channels, height, width = shape
         self._size, self._values = size, channels * height * width
-        # D, and where |D| > 1.
-        self._planes = torch.zeros((2, size, self._values), dtype=kind, device=device)
-        self._present, self._beyond = self._planes
-        self._both = self._planes.view(-1, self._values).T
+        # x - D, both changes, D, and where |D| > 1.
+        self._planes = planes = torch.zeros((5, size, self._values), dtype=kind, device=device)
+        self._differences, self._present, self._beyond = planes[:3], planes[3], planes[4]
+        self._four, self._turned = planes[:4].transpose(0, 1), planes[:4].permute(1, 2, 0)
+        self._pooled_planes = planes[1:].view(-1, self._values).T
         cells = F.adaptive_avg_pool2d(torch.eye(height * width).view(-1, 1, height, width), CELLS).flatten(1)
         # 16 cells, and the mean.
         pooling = torch.cat((cells.repeat(channels, 1) / channels, torch.full((self._values, 1), 1 / self._values)), 1)
         self._pooling = pooling.T.contiguous().to(device, kind)
         # All figures lie in one stretch of memory, which is fetched as a whole.
-        shapes = ((size, 16), (size,), (CELLS**2 + 1, 2 * size), (size, ENCODED))
+        shapes = ((size, 16), (size,), (CELLS**2 + 1, 4 * size), (size, ENCODED))
         ends = np.cumsum([0, *(math.prod(one) for one in shapes)]).tolist()
         self._told = torch.zeros(ends[-1], dtype=kind, device=device)
         self._places = [(slice(*pair), one) for pair, one in zip(pairwise(ends), shapes, strict=True)]
@@ -266,9 +253,6 @@ class Measures:
         self._shared = device.type == "cpu"
         self._fetched = self._fetch()
         self._projection: torch.Tensor | None = None
-        self._from_products = _FROM_PRODUCTS / self._values
-        # Means of the predictions' cells so far.
-        self._cells = np.zeros((CELLS**2, size))
 
     def see(self, slots: torch.Tensor, features: torch.Tensor) -> None:
         """Take in what the denoiser's encoder saw: (M, F) features of (M,) slots."""
@@ -289,25 +273,31 @@ class Measures:
         Returns:
             Figures on the host, until the next measure.
         """
-        beyond = self._beyond
-        torch.bmm(window.four, window.turned, out=self._products)
+        beyond, count = self._beyond, self._size
+        torch.sub(window.newer, window.older, out=self._differences)
         self._present.copy_(window.present)
+        torch.bmm(self._four, self._turned, out=self._products)
         torch.abs(window.present, out=beyond)
         torch.amax(beyond, dim=1, out=self._largest)
         torch.gt(beyond, 1, out=beyond)
-        torch.mm(self._pooling, self._both, out=self._pooled)
+        torch.mm(self._pooling, self._pooled_planes, out=self._pooled)
         products, largest, pooled, encoded = self._fetched if self._shared else self._fetch()
-        means = self._from_products @ products
-        sound = math.isfinite(means.sum())
-        np.maximum(means[:4], 0, out=means[:4])
-        cells = pooled[:-1, : self._size]
-        change = cells - self._cells
-        self._cells[:] = cells
-        mean, clipped = pooled[-1, : self._size], pooled[-1, self._size :]
-        return Sums(np.sqrt(means[:3]), means[4], means[3], mean, largest, clipped, change, encoded, sound)
+        # Squares of x - D, both changes and D are every fifth; the product of both changes is beside theirs.
+        squares = products[::5] / self._values
+        return Sums(
+            norms=np.sqrt(squares[:3]),
+            turn=products[6] / self._values,
+            square=squares[3],
+            mean=pooled[-1, 2 * count : 3 * count],
+            largest=largest,
+            clipped=pooled[-1, 3 * count :],
+            cells=pooled[:-1, :count],
+            encoded=encoded,
+            sound=math.isfinite(squares.sum()),
+        )
 
     def _fetch(self) -> tuple[np.ndarray, ...]:
-        """Products (16, N), largest (N,), pooled (17, 2 N) and encoded (8, N) on the host."""
+        """Products (16, N), largest (N,), pooled (17, 4 N) and encoded (8, N) on the host."""
         told = self._told.cpu().numpy()
         products, largest, pooled, encoded = (told[at].reshape(one) for at, one in self._places)
         return products.T, largest, pooled, encoded.T
@@ -315,16 +305,13 @@ class Measures:
     def nothing(self) -> Sums:
         """Figures of slots without predictions."""
         none = np.zeros(self._size)
-        encoded = np.zeros((ENCODED, self._size))
-        return Sums(
-            np.zeros((3, self._size)), none, none, none, none, none, np.zeros_like(self._cells), encoded, sound=True
-        )
+        cells, encoded = np.zeros((CELLS**2, self._size)), np.zeros((ENCODED, self._size))
+        return Sums(np.zeros((3, self._size)), none, none, none, none, none, cells, encoded, sound=True)
 
-    def forget(self, there: torch.Tensor, slots: np.ndarray) -> None:
+    def forget(self, slots: torch.Tensor) -> None:
         """Clear what (M,) slots left, so that nothing that is not finite stays."""
-        self._planes[:, there] = 0
-        self._encoded[there] = 0
-        self._cells[:, slots] = 0
+        self._planes[:, slots] = 0
+        self._encoded[slots] = 0
 
 
 class Observer:

@@ -345,6 +345,7 @@ class Slots:
         # On the device. Planes of the film are the state, the latest prediction, the one before it and so on, from
         # `head` on; it moves one plane down with each decision.
         self._windows: list[Window] = []
+        self._film, self._head, self._memory = torch.zeros(0), 0, 0
         self._load(self._programs.memory)
         self._correction, self._noise = self._zeros(), self._zeros()
         self._measures = Measures(size, denoiser.shape, self.device, kind)
@@ -431,6 +432,7 @@ class Slots:
             static = programs.chosen(price, scale)
         elif len(entries) == count:
             static = programs.places(entries)
+            self._enlarge()
         else:
             raise BadInput(f"slots: {len(entries)} entries for {count} requests, expected one for each")
         if not programs.plain[static].all():
@@ -447,8 +449,6 @@ class Slots:
                 f"call costs with guidance scale {scale[place]:g}"
             )
         self._asked.place(slots, condition, self._open)
-        if programs.memory > self._memory:
-            self._load(programs.memory)
         there = torch.from_numpy(slots).to(self.device)
         fresh = noise.to(self.device, self.kind).reshape(count, self._values)
         self._windows[self._head].states.index_copy_(0, there, fresh)
@@ -461,15 +461,13 @@ class Slots:
         self._static[slots], self._budgets[slots] = static, budget
         self._scales[slots], self._excess[slots] = scale, scale - 1
         self._position[slots], self._last_expert[slots] = -1, -1
-        # Others' places move where programs were added.
-        self._bases = self._program * programs.width
         self._follow(slots, static)
         self._logs[:, slots], self._sigmas[slots] = programs.logs[self._bases[slots]], 1
         self._request[:, slots] = request_features(label, scale, price)
         self._embedded = None
         self._beginning = True
-        self._guided = np.count_nonzero(self._excess[self._open]) > 0
-        self._limited = np.count_nonzero(self._budgets[self._open] < np.inf) > 0
+        self._guided = bool(np.count_nonzero(self._excess[self._open]))
+        self._limited = bool(np.count_nonzero(self._budgets[self._open] < np.inf))
         if self._record is not None:
             if np.count_nonzero(self._open) == count:
                 self._record.clear()
@@ -516,7 +514,7 @@ class Slots:
         return self._settle(plan, states)
 
     def trace(self, row: int) -> list[TraceStep]:
-        """Decisions of the request that is, or was last, in a slot.
+        """Decisions of the request that is, or was last, in a slot; forgotten when slots are filled and no others run.
 
         Raises:
             BadInput: If these slots keep no record.
@@ -556,6 +554,12 @@ class Slots:
         effective = 1 + (scales - 1) * self._programs.shares[programs, 0]
         return 1 + ((effective != 0) & (effective != 1))
 
+    def _enlarge(self) -> None:
+        """Make what was made for fewer or shorter programs fit all that there are now."""
+        self._bases = self._program * self._programs.width
+        if self._programs.memory > self._memory:
+            self._load(self._programs.memory)
+
     def _load(self, memory: int) -> None:
         """Make a film for J predictions and put what there is at its end."""
         film = self._zeros(_DECISIONS + 1 + memory)
@@ -586,7 +590,7 @@ class Slots:
         told = np.ascontiguousarray(told, dtype=np.int64)
         # Numbers below 0 are very large ones without a sign.
         beyond = told.view(np.uint64) >= _LIMITS
-        strange: np.ndarray | None = beyond.any(axis=1) if np.count_nonzero(beyond) else None
+        strange = np.asarray(beyond.any(axis=1)) if np.count_nonzero(beyond) else None
         shares = None
         if gates is not None:
             weights = gates.cpu().numpy() if isinstance(gates, torch.Tensor) else np.asarray(gates)
@@ -594,7 +598,7 @@ class Slots:
                 raise BadInput(f"slots: gates of shape {weights.shape}, expected ({self.size}, {len(EXPERTS)})")
             sound = (weights >= 0) & (weights < np.inf)
             if np.count_nonzero(sound) < sound.size:
-                bad = ~sound.all(axis=1)
+                bad = np.asarray(~sound.all(axis=1))
                 strange = bad if strange is None else strange | bad
             if strange is not None:
                 weights = np.where(strange[:, None], _STATIC_GATES, weights)
@@ -713,9 +717,9 @@ class Slots:
     def _begin(self, opening: np.ndarray, stride: np.ndarray, expert: np.ndarray) -> None:
         """Choose programs at the opening; the static one where the other is too dear to begin with."""
         further = (_AS_IT_IS - stride + TABLES.ladder.take(expert)) * opening
-        if not np.count_nonzero(further):
-            return
         tables, static = self._programs, self._static
+        if not np.count_nonzero(further) and not np.count_nonzero((self._program != static) & opening):
+            return
         rung = tables.rungs[static] + further
         other = tables.ladders[static, np.clip(rung, 0, tables.tops[static])]
         moved = (rung != tables.rungs[static]) & tables.plain[other]
@@ -792,7 +796,7 @@ class Slots:
         return drawn / drawn.square().mean(dim=1, keepdim=True).sqrt().clamp_min(1e-12)
 
     def _ask(self, plan: _Plan, states: torch.Tensor) -> None:
-        """Call the network for all who need it; its predictions become the present ones."""
+        """Call the network for all who need it; its predictions take the place of the states before."""
         calling = plan.calling if plan.student is self._nobody else plan.calling & ~plan.student
         if self._guided:
             with_it = np.flatnonzero(calling & (plan.scale != 0))
@@ -808,32 +812,35 @@ class Slots:
             rows = np.concatenate((with_it, without)) if count > first else with_it
             there = torch.from_numpy(rows).to(self.device)
             x, told = states.index_select(0, there), plan.told.take(rows)
-        x, sigma = x.view(-1, *self.shape), self._float(told)
         condition = self._asked.of(with_it, without)
-        if self._with_features is None:
-            answers = self._denoiser(x, sigma, condition)
-        else:
-            answers, features = self._with_features(x, sigma, condition)
-            # Those without a condition tell something only where there is no prediction with it.
-            if count == first:
-                self._measures.see(there, features)
-            else:
-                if np.count_nonzero(plan.scale[without]) < len(without):
-                    self._measures.see(there[first:], features[first:])
-                self._measures.see(there[:first], features[:first])
-        answers = answers.reshape(count, self._values)
-        if answers.dtype != self.kind:
-            answers = answers.to(self.kind)
-        # Whom nobody asks keeps its old state there, which is finite and not looked at.
+        # Whom nobody asks keeps the old state there, which is finite and not looked at.
         present = self._windows[self._head].states
-        if first == count:
-            present.index_copy_(0, there, answers)
+        if count == first:
+            present.index_copy_(0, there, self._answers(x, self._float(told), condition, (there,)))
         else:
+            alone = np.count_nonzero(plan.scale[without]) < len(without)
+            seen = (there[:first], there[first:]) if alone else (there[:first],)
+            answers = self._answers(x, self._float(told), condition, seen)
             present.index_copy_(0, there[:first], answers[:first])
             self._guide(plan.scale[without], there[first:], answers[first:], present)
         if plan.held is not self._nobody and np.count_nonzero(plan.held):
             held = torch.from_numpy(np.flatnonzero(plan.held)).to(self.device)
             present.index_add_(0, held, self._correction.index_select(0, held))
+
+    def _answers(
+        self, x: torch.Tensor, sigma: torch.Tensor, condition: Condition | None, seen: tuple[torch.Tensor, ...]
+    ) -> torch.Tensor:
+        """The network's (M, d) predictions; what its encoder saw of slots in `seen`, first rows first, is kept."""
+        x = x.view(-1, *self.shape)
+        if self._with_features is None:
+            answers: torch.Tensor = self._denoiser(x, sigma, condition)
+        else:
+            answers, features = self._with_features(x, sigma, condition)
+            if len(seen) > 1:
+                # Those without a condition; where there is a prediction with it as well, that is written over them.
+                self._measures.see(seen[1], features[len(seen[0]) :])
+            self._measures.see(seen[0], features[: len(seen[0])])
+        return answers.reshape(-1, self._values).to(self.kind)
 
     def _float(self, values: np.ndarray) -> torch.Tensor:
         """The same on the device, in the type of the states."""
@@ -934,7 +941,7 @@ class Slots:
         states.index_copy_(0, there, last)
         self._film[:, there] = 0
         self._correction[there] = 0
-        self._measures.forget(there, slots)
+        self._measures.forget(there)
         for figure in self._sums[:-1]:
             figure[..., slots] = 0
 
