@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -238,3 +239,20 @@ def test_damaged_programs_are_named(change: Any, message: str) -> None:
 def test_text_that_is_no_program_is_refused(text: str) -> None:
     with pytest.raises(CorruptArtifact, match="program"):
         Program.from_json(text)
+
+
+@pytest.mark.parametrize("told", [(1.0,), (1.0, 0.0), (1.0, math.inf), (1.0, 2.0, 3.0)])
+def test_what_the_network_is_told_is_a_level_for_each_call(told: tuple[float, ...]) -> None:
+    with pytest.raises(BadInput, match="is told"):
+        replace(euler((2.0, 1.0, 0.0)), told=told)
+
+
+def test_what_the_network_is_told_is_saved_and_may_be_missing() -> None:
+    plain = euler((2.0, 1.0, 0.0))
+    assert plain.asked == plain.levels
+    told = replace(plain, told=(1.9, 1.1))
+    assert told.asked == (1.9, 1.1)
+    assert Program.from_json(told.to_json()) == told
+    document = plain.to_dict()
+    del document["told"]
+    assert Program.from_dict(document) == plain

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.sampler.domain.closed_form import ANY_SIGMAS, Gaussian, Recorder, Shades, Signs
+from tests.sampler.mixture import Mixture
 from vernissage.core.errors import BadInput
 from vernissage.sampler.domain.denoiser import ClassLabels, Condition, Counted
 from vernissage.sampler.domain.programs import SOLVERS, Program, dpmpp, euler, heun, ipndm
@@ -269,3 +271,21 @@ def test_a_thousand_ancestral_steps_end_in_the_data() -> None:
     assert counted.evaluations == 300_000
     assert sampled.samples.mean().item() == pytest.approx(0, abs=0.06)
     assert sampled.samples.std().item() == pytest.approx(Gaussian.sigma_data, rel=0.06)
+
+
+def test_the_network_is_told_what_the_program_says() -> None:
+    class Listening(Mixture):
+        def __init__(self) -> None:
+            super().__init__()
+            self.heard: list[float] = []
+
+        def __call__(self, x: torch.Tensor, sigma: torch.Tensor, condition: Condition | None) -> torch.Tensor:
+            self.heard.append(float(sigma[0]))
+            return super().__call__(x, sigma, condition)
+
+    plain = euler((4.0, 2.0, 1.0, 0.0))
+    network, noise = Listening(), per_seed_noise(range(2), Mixture.shape)
+    same = run_program(network, noise, None, replace(plain, told=(4.0, 2.0, 1.0))).samples
+    torch.testing.assert_close(same, run_program(network, noise, None, plain).samples)
+    run_program(network, noise, None, replace(plain, told=(3.5, 1.5, 0.5)))
+    assert network.heard[-3:] == [3.5, 1.5, 0.5]

@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -552,3 +553,20 @@ def test_a_folder_may_hold_it_as_custom_code(sd_pipeline: Any, tmp_path: Path, m
     assert type(again) is not SteeredScheduler
     again.set_timesteps(11)
     assert again.sigmas.tolist() == pytest.approx([*heun(SIGMAS).levels, 0.0], rel=1e-6)
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
+def test_told_levels_give_what_run_program_gives(prediction_type: str, tmp_path: Path) -> None:
+    program = SOLVERS["ipndm-3"](SIGMAS)
+    program = replace(program, told=tuple(0.9 * level for level in program.levels))
+    noise = per_seed_noise(range(3), Signs.shape).double()
+    expected = run_program(Signs(), noise, None, program).samples
+    scheduler = steered(program, prediction_type=prediction_type)
+    scheduler.save_pretrained(tmp_path)
+    for one in (scheduler, SteeredScheduler.from_pretrained(tmp_path)):
+        one.set_timesteps(program.evaluations)
+        x = noise * one.init_noise_sigma
+        for call, time in enumerate(one.timesteps):
+            said = answer(prediction_type, x, program.told[call], Signs())
+            x = one.step(said, time, x, return_dict=False)[0]
+        torch.testing.assert_close(x, expected, rtol=1e-9, atol=1e-9)

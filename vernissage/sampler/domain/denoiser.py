@@ -7,7 +7,7 @@ is the only time there is. Network evaluations are counted where the network is 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import torch
 
@@ -127,6 +127,21 @@ class Counted:
         self.evaluations += len(x)
         self.calls += 1
         return self._denoiser(x, sigma, condition)
+
+    def __getattr__(self, name: str) -> Any:
+        """What else the network has; its features come with a call that counts."""
+        if name == "_denoiser":  # not there yet
+            raise AttributeError(name)
+        found = getattr(self._denoiser, name)
+        if name != "call_with_features":
+            return found
+
+        def counted(x: torch.Tensor, *rest: Any) -> Any:
+            self.evaluations += len(x)
+            self.calls += 1
+            return found(x, *rest)
+
+        return counted
 
 
 def guided(

@@ -45,12 +45,15 @@ class Program:
             e has 1 to e + 1 numbers; earlier predictions that it does not name count nothing.
         corrections: Which network calls, increasing, correct the state at their noise level instead of stepping to the
             next one; each is the second one at its level or later. Heun's method has one after every step but the last.
+        told: Noise level that the network is told at each call, E numbers; empty where it is the state's own. Where
+            steps are long a state carries more or less error than noise alone, and another level fits it better.
     """
 
     name: str
     sigmas: tuple[float, ...]
     coefficients: tuple[tuple[float, ...], ...]
     corrections: tuple[int, ...] = ()
+    told: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         _check_sigmas(self.name, self.sigmas)
@@ -75,6 +78,12 @@ class Program:
                 f"from 1 to {calls - 2}: the first call has nothing to correct and the last one ends at sigma 0"
             )
 
+        if self.told and (len(self.told) != calls or not all(0 < level < math.inf for level in self.told)):
+            raise BadInput(
+                f"program {self.name}: the network is told {list(self.told)}, expected a noise level above 0 for each "
+                f"of {calls} calls, or none at all"
+            )
+
     @property
     def steps(self) -> int:
         """K, the number of noise levels above 0."""
@@ -94,6 +103,11 @@ class Program:
     def levels(self) -> tuple[float, ...]:
         """Noise level of each network call, E numbers."""
         return tuple(self.sigmas[place] for place, _ in self._places())
+
+    @property
+    def asked(self) -> tuple[float, ...]:
+        """Noise level that the network is told at each call, E numbers."""
+        return self.told or self.levels
 
     @property
     def targets(self) -> tuple[float, ...]:
@@ -139,6 +153,7 @@ class Program:
             "sigmas": list(self.sigmas),
             "coefficients": [list(row) for row in self.coefficients],
             "corrections": list(self.corrections),
+            "told": list(self.told),
         }
 
     def to_json(self) -> str:
@@ -159,6 +174,7 @@ class Program:
                 _numbers(document["sigmas"], "sigmas"),
                 tuple(_numbers(row, "coefficients") for row in document["coefficients"]),
                 tuple(_whole(number, "corrections") for number in document["corrections"]),
+                _numbers(document.get("told", ()), "told"),
             )
         except (KeyError, TypeError, AttributeError, OverflowError, BadInput) as error:
             raise CorruptArtifact(f"program: {error}; expected what `Program.to_json` writes") from error

@@ -84,7 +84,7 @@ def run_program(
         if not len(x):
             break
         mine = own[batch.rows]
-        prediction = batch.ask(x, tables.levels[mine, call], call).to(kind)
+        prediction = batch.ask(x, tables.asked[mine, call], call).to(kind)
         finite = _finite(prediction)
         if not finite.all():
             batch.fail(~finite, call, past[0] if past else None)
@@ -286,6 +286,7 @@ class _Tables:
         own: (N or 1,) long, which program is whose.
         lengths: (P,) long, network calls.
         levels: (P, E) in the state's type, sigma of each call.
+        asked: (P, E), what the network is told of it.
         ratios: (P, E), sigma after it over sigma before.
         coefficients: (P, E, J).
     """
@@ -300,15 +301,15 @@ class _Tables:
         self.longest = max(program.evaluations for program in different)
         self.width = max(program.memory for program in different) + 1
         levels = np.ones((len(different), self.longest))
-        ratios = np.zeros_like(levels)
+        asked, ratios = np.ones_like(levels), np.zeros_like(levels)
         coefficients = np.zeros((*levels.shape, self.width))
         for place, program in enumerate(different):
             calls = program.evaluations
-            levels[place, :calls] = program.levels
+            levels[place, :calls], asked[place, :calls] = program.levels, program.asked
             ratios[place, :calls] = np.array(program.targets) / levels[place, :calls]
             coefficients[place, :calls] = program.table(self.width)
         self.own = torch.tensor([places[id(program)] for program in programs], device=device)
         self.lengths = torch.tensor([program.evaluations for program in different], device=device)
-        self.levels, self.ratios, self.coefficients = (
-            torch.from_numpy(values).to(kind).to(device) for values in (levels, ratios, coefficients)
+        self.levels, self.asked, self.ratios, self.coefficients = (
+            torch.from_numpy(values).to(kind).to(device) for values in (levels, asked, ratios, coefficients)
         )

@@ -22,7 +22,16 @@ from vernissage.core.parallel import in_parts
 from vernissage.core.progress import Progress
 from vernissage.sampler.learn.book import Entry, ProgramBook
 from vernissage.sampler.learn.fitting import FitSettings, fit_coefficients, fit_sigmas
-from vernissage.sampler.learn.grid import Course, GridSearch, Pairs, solver_of, stock_programs, tune_grid, usual_tau
+from vernissage.sampler.learn.grid import (
+    Course,
+    GridSearch,
+    Pairs,
+    reported,
+    solver_of,
+    stock_programs,
+    tune_grid,
+    usual_tau,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -234,7 +243,7 @@ class _Maker:
         """The grid's finalist that is best with this scale: a user would choose so, too."""
         finalists = [row.program for row in found if row.score.pairs == found[0].score.pairs]
         scores = self._scores(finalists, self.train_of[scale], (1.0,) * self.calls)
-        best = min(range(len(finalists)), key=lambda place: (scores[place].saturated, scores[place].mean))
+        best = min(range(len(finalists)), key=lambda place: reported(scores[place]))
         return self._entry(finalists[best], scale, (1.0,) * self.calls, "grid")
 
     def _fitted_again(self, entry: Entry, shares: Sequence[float], steps: int, made_by: str) -> Entry:

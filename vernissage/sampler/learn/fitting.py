@@ -1,5 +1,8 @@
 """Fitted programs: noise levels, or these and all coefficients, by gradients through solver and network.
 
+With the coefficients the noise level that the network is told at each call is fitted, too: after a long step a state is
+off by more than its noise.
+
 Both fits start at a given program and keep the iterate that is best on validation pairs, the start among them: what
 they return is never worse there. Noise levels are the first one and the gaps between their logarithms, so that whatever
 the numbers are, levels fall strictly. With fitted levels only, the solver writes the coefficients for each iterate
@@ -13,7 +16,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -25,7 +28,7 @@ from vernissage.core.seeds import torch_generator
 from vernissage.sampler.domain.denoiser import guided
 from vernissage.sampler.domain.programs import Program
 from vernissage.sampler.domain.sampling import linear_step
-from vernissage.sampler.learn.grid import Course, Score, criterion, saturating
+from vernissage.sampler.learn.grid import Course, Score, reported
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -36,10 +39,17 @@ if TYPE_CHECKING:
 
 # How far levels may go from the start: the first one by this factor of e, each gap by this factor of e.
 _REACH_OF_FIRST, _REACH_OF_GAPS = 2.0, 2.5
+# How far from the state's own level the network may be told: a factor of e to this.
+_REACH_OF_LABELS = 1.0
 # Step of finite differences, as a share of the level.
 _DIFFERENCE = 1e-5
 # Weights of Adam's running means; the second is short, because a fit is.
 _BETAS = (0.9, 0.98)
+
+
+_Kind = Literal["sigma", "coefficient", "label"]
+# Sigmas (K + 1,), coefficients (E, J), and what the network is told (E,).
+_Numbers: TypeAlias = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -52,9 +62,9 @@ class FitSettings:
         sigma_rate: Adam's rate for noise levels, in units of their logarithms; falls to 0 as a cosine.
         coefficient_rate: The same for coefficients, in units of the step that they belong to; programs of more than 4
             calls get less of it, inversely to their number.
+        label_rate: The same for the noise levels that the network is told, in units of their logarithms; 0 keeps them.
         gradient_norm: Longest gradient; longer ones are shortened.
         warm_up: Share of the updates over which rates rise from 0.
-        loss_scale: Scale of the saturation while fitting, in units of the start's median error on training pairs.
         looks: How many times iterates are validated, the last one included.
         memory: Most earlier predictions that fitted coefficients use; all that there are where left out. The start's
             own are never cut.
@@ -71,9 +81,9 @@ class FitSettings:
     batch: int = 64
     sigma_rate: float = 0.03
     coefficient_rate: float = 0.03
+    label_rate: float = 0.02
     gradient_norm: float = 1.0
     warm_up: float = 0.1
-    loss_scale: float = 6.0
     looks: int = 20
     memory: int | None = None
     validation_batch: int = 512
@@ -84,9 +94,11 @@ class FitSettings:
         for name in ("steps", "batch", "looks", "validation_batch"):
             if getattr(self, name) < 1:
                 raise BadParams(f"fit: {name} = {getattr(self, name)}, expected at least 1")
-        for name in ("sigma_rate", "coefficient_rate", "gradient_norm", "loss_scale"):
+        for name in ("sigma_rate", "coefficient_rate", "gradient_norm"):
             if not 0 < getattr(self, name) < math.inf:
                 raise BadParams(f"fit: {name} = {getattr(self, name)}, expected a number above 0")
+        if not 0 <= self.label_rate < math.inf:
+            raise BadParams(f"fit: label_rate = {self.label_rate}, expected a number of 0 or more")
         if not 0 <= self.warm_up < 1:
             raise BadParams(f"fit: warm_up = {self.warm_up}, expected a share from 0 to below 1")
         if self.memory is not None and self.memory < 0:
@@ -244,7 +256,7 @@ def fit_coefficients(
         BadInput: If the network cannot be differentiated, or there are no pairs.
     """
     settings = settings or FitSettings()
-    model = _FreeModel(program, denoiser, settings.memory)
+    model = _FreeModel(program, denoiser, settings.memory, tells=settings.label_rate > 0)
     return _fit(denoiser, train, val, model, "fitted coefficients", settings, tau, shares)
 
 
@@ -255,14 +267,16 @@ class _Model(Protocol):
         start: The program at the start.
         numbers: Parameters with their kind of rate, all 0 at the start; the first are the levels'.
         levels: What the first ones mean.
+        tells: Whether the network is told other levels than the state's own.
     """
 
     start: Program
-    numbers: list[tuple[torch.Tensor, bool]]
+    numbers: list[tuple[torch.Tensor, _Kind]]
     levels: Levels
+    tells: bool
 
-    def now(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """(K + 1,) sigmas and (E, J) coefficients, both float64, differentiable in the numbers."""
+    def now(self) -> _Numbers:
+        """(K + 1,) sigmas, (E, J) coefficients, (E,) told levels, all float64, differentiable in the numbers."""
         ...
 
 
@@ -273,18 +287,20 @@ class _SolverModel:
         self.start, self._solver = program, solver
         self.levels = Levels(program.sigmas, denoiser.sigma_min, denoiser.sigma_max)
         place = torch.zeros(self.levels.count, dtype=torch.float64, requires_grad=True)
-        self.numbers = [(place, True)]
+        self.numbers: list[tuple[torch.Tensor, _Kind]] = [(place, "sigma")]
+        self.tells = False
+        self._steps_at, _ = _places(program)
 
-    def now(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def now(self) -> _Numbers:
         sigmas = self.levels.sigmas(self.numbers[0][0])
         coefficients: torch.Tensor = _Written.apply(sigmas, self._solver)
-        return torch.cat((sigmas, sigmas.new_zeros(1))), coefficients
+        return torch.cat((sigmas, sigmas.new_zeros(1))), coefficients, sigmas[self._steps_at]
 
 
 class _FreeModel:
-    """Free levels and free coefficients, in units of the step that they belong to."""
+    """Free levels, free coefficients in units of the step that they belong to, and free factors of what is told."""
 
-    def __init__(self, program: Program, denoiser: Denoiser, memory: int | None) -> None:
+    def __init__(self, program: Program, denoiser: Denoiser, memory: int | None, *, tells: bool) -> None:
         self.start = program
         self.levels = Levels(program.sigmas, denoiser.sigma_min, denoiser.sigma_max)
         calls = program.evaluations
@@ -294,13 +310,23 @@ class _FreeModel:
         self._shares = table / self._spans(torch.tensor(program.sigmas, dtype=torch.float64))
         self._there_are = (torch.arange(width) <= torch.arange(calls)[:, None]).double()
         place = torch.zeros(self.levels.count, dtype=torch.float64, requires_grad=True)
-        self.numbers = [(place, True), (torch.zeros_like(table, requires_grad=True), False)]
+        free = torch.zeros_like(table, requires_grad=True)
+        self.numbers: list[tuple[torch.Tensor, _Kind]] = [(place, "sigma"), (free, "coefficient")]
+        self.tells = tells or bool(program.told)
+        factors = np.array(program.asked) / np.array(program.levels)
+        self._factors, self._log_factors = torch.from_numpy(np.log(factors)), torch.zeros(calls, dtype=torch.float64)
+        self._range = denoiser.sigma_min, denoiser.sigma_max
+        if tells:
+            self._log_factors.requires_grad_()
+            self.numbers.append((self._log_factors, "label"))
 
-    def now(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def now(self) -> _Numbers:
         sigmas = self.levels.sigmas(self.numbers[0][0])
         sigmas = torch.cat((sigmas, sigmas.new_zeros(1)))
         free = self.numbers[1][0] * self._there_are
-        return sigmas, (self._shares + free) * self._spans(sigmas)
+        factors = (self._factors + _bent(self._log_factors, _REACH_OF_LABELS)).exp()
+        told = (sigmas[self._steps_at] * factors).clamp(*self._range)
+        return sigmas, (self._shares + free) * self._spans(sigmas), told
 
     def _spans(self, sigmas: torch.Tensor) -> torch.Tensor:
         """(E, 1) what a plain step's only coefficient would be; of a correction, that of the step which it corrects."""
@@ -358,7 +384,7 @@ def _fit(
     best, after = start, before
     looks = [Look(0, before)]
     rates = _rates(model, settings)
-    loss_tau = _loss_tau(course, start, settings)
+    rounding = _rounding(course, start, settings)
 
     numbers = [number for number, _ in rates]
     adam = torch.optim.Adam([{"params": [number], "lr": rate} for number, rate in rates], betas=_BETAS)
@@ -366,8 +392,7 @@ def _fit(
     skipped = 0
     with Progress(f"{name}, {start.evaluations} calls", total=settings.steps, unit="updates") as progress:
         for step, rows in zip(range(1, settings.steps + 1), _batches(len(course), settings), strict=False):
-            sigmas, coefficients = model.now()
-            loss = _loss(course, rows, start, sigmas, coefficients, loss_tau, recompute=settings.recompute)
+            loss = _loss(course, rows, start, model.now(), rounding, recompute=settings.recompute)
             gradients = torch.autograd.grad(loss, numbers) if loss.requires_grad else None
             if gradients is not None and all(bool(gradient.isfinite().all()) for gradient in gradients):
                 for number, gradient in zip(numbers, gradients, strict=True):
@@ -384,7 +409,7 @@ def _fit(
                 iterate = _frozen(model, f"{start.name}, {name}")
                 score = judge.scores([iterate])[0]
                 looks.append(Look(step, score))
-                if criterion(score) < criterion(after):
+                if reported(score) < reported(after):
                     best, after = iterate, score
             progress.advance(loss=loss.item(), validation=after.saturated)
     return Fitted(best, before, after, course.tau, tuple(looks), skipped, time.monotonic() - started)
@@ -392,8 +417,12 @@ def _fit(
 
 def _rates(model: _Model, settings: FitSettings) -> list[tuple[torch.Tensor, float]]:
     """Adam's rates. In longer programs more coefficients move what comes out, so that each must move less."""
-    coefficient_rate = settings.coefficient_rate * min(1.0, 4 / model.start.evaluations)
-    return [(number, settings.sigma_rate if is_level else coefficient_rate) for number, is_level in model.numbers]
+    rates = {
+        "sigma": settings.sigma_rate,
+        "coefficient": settings.coefficient_rate * min(1.0, 4 / model.start.evaluations),
+        "label": settings.label_rate,
+    }
+    return [(number, rates[kind]) for number, kind in model.numbers]
 
 
 def _pace(step: int, settings: FitSettings) -> float:
@@ -402,65 +431,49 @@ def _pace(step: int, settings: FitSettings) -> float:
     return warm * (1 + math.cos(math.pi * step / settings.steps)) / 2
 
 
-def _loss_tau(course: Course, start: Program, settings: FitSettings) -> float:
-    """Scale of the saturation while fitting.
-
-    It follows the start's own error: with a smaller one a start that is far off has nothing to go by, with a larger one
-    the few samples that became another picture rule the gradients.
-    """
+def _rounding(course: Course, start: Program, settings: FitSettings) -> float:
+    """Error below which the loss is quadratic, or gradients had no end: a twentieth of the start's median."""
     median = course.scores([start], 4 * settings.batch)[0].median
-    return settings.loss_scale * median if 0 < median < math.inf else course.tau
+    return 0.05 * (median if 0 < median < math.inf else course.tau)
 
 
 def _loss(
-    course: Course,
-    rows: torch.Tensor,
-    program: Program,
-    sigmas: torch.Tensor,
-    coefficients: torch.Tensor,
-    tau: float,
-    *,
-    recompute: bool,
+    course: Course, rows: torch.Tensor, program: Program, numbers: _Numbers, rounding: float, *, recompute: bool
 ) -> torch.Tensor:
-    """Mean saturating error of some pairs; those that are not finite count as a constant 1.
+    """Mean of the root mean square errors of some pairs, in units of tau; those that are not finite are a constant 1.
 
     What is not finite spoils the gradients of its neighbours, even if it counts nothing; so these go through the
     network a second time without it.
     """
-    squared = _squared(course, rows, program, sigmas, coefficients, recompute=recompute)
+    squared = _squared(course, rows, program, numbers, recompute=recompute)
     finite = squared.isfinite().cpu()
     if not finite.all():
         if not finite.any():
             return squared.new_ones(())
-        squared = _squared(course, rows[finite], program, sigmas, coefficients, recompute=recompute)
+        squared = _squared(course, rows[finite], program, numbers, recompute=recompute)
     lost = len(rows) - int(finite.sum())
-    return (saturating(squared, tau).sum() + lost) / len(rows)
+    return ((squared + rounding**2).sqrt().sum() / course.tau + lost) / len(rows)
 
 
 def _squared(
-    course: Course,
-    rows: torch.Tensor,
-    program: Program,
-    sigmas: torch.Tensor,
-    coefficients: torch.Tensor,
-    *,
-    recompute: bool,
+    course: Course, rows: torch.Tensor, program: Program, numbers: _Numbers, *, recompute: bool
 ) -> torch.Tensor:
     """(M,) mean squared errors of some pairs, differentiable."""
     rows = rows.to(course.noise.device)
+    sigmas, coefficients, told = numbers
     at, to = _places(program)
     noise, endpoints = course.noise[rows], course.endpoints[rows]
     # The network's type and place; small numbers are computed in float64 before.
-    levels, table = sigmas[at].to(noise), coefficients.to(noise)
+    asked, table = told.to(noise), coefficients.to(noise)
     ratios = (sigmas[to] / sigmas[at]).to(noise)
     condition = None if course.condition is None else course.condition.rows(rows)
     guidance = course.guidance(rows, program.evaluations)
 
-    x, past = noise * levels[0], list[torch.Tensor]()
+    x, past = noise * sigmas[0].to(noise), list[torch.Tensor]()
     for call in range(program.evaluations):
         scale = guidance if guidance is None or guidance.ndim == 1 else guidance[:, call]
-        asked = (course.denoiser, x, levels[call].expand(len(x)), condition, scale)
-        prediction: torch.Tensor = checkpoint(_ask, *asked, use_reentrant=False) if recompute else _ask(*asked)
+        question = (course.denoiser, x, asked[call].expand(len(x)), condition, scale)
+        prediction: torch.Tensor = checkpoint(_ask, *question, use_reentrant=False) if recompute else _ask(*question)
         past = [prediction, *past][: table.shape[1]]
         x = linear_step(x, past, ratios[call].expand(len(x)), table[call].expand(len(x), -1))
     return (x - endpoints).square().flatten(1).mean(dim=1)
@@ -477,10 +490,11 @@ def _ask(
 def _frozen(model: _Model, name: str) -> Program:
     """The iterate as a program."""
     with torch.no_grad():
-        sigmas, coefficients = model.now()
+        sigmas, coefficients, told = model.now()
     rows = [row[: number + 1] for number, row in enumerate(coefficients.tolist())]
     trimmed = [tuple(row[: max((place for place, value in enumerate(row) if value), default=0) + 1]) for row in rows]
-    return Program(name, tuple(sigmas.tolist()), tuple(trimmed), model.start.corrections)
+    levels = tuple(told.tolist()) if model.tells else ()
+    return Program(name, tuple(sigmas.tolist()), tuple(trimmed), model.start.corrections, levels)
 
 
 def _check_differentiable(course: Course) -> None:

@@ -82,11 +82,16 @@ class Score:
 
 
 def criterion(score: Score) -> tuple[float, float]:
-    """What ranks programs, less is better: the mean saturating error, then the mean error.
+    """What ranks candidates on few pairs, less is better: the mean saturating error, then the mean error.
 
     Where a sample became another picture, how far off it is says nothing; so the saturating error leads.
     """
     return score.saturated, score.mean
+
+
+def reported(score: Score) -> tuple[float, float]:
+    """What ranks those that met all pairs: the mean error, which is what is reported, then the saturating one."""
+    return score.mean, score.saturated
 
 
 def saturating(squared: torch.Tensor, tau: float) -> torch.Tensor:
@@ -383,7 +388,7 @@ def tune_grid(
 
     Returns:
         All candidates that were tried, the best first: those that met more pairs before the others, then by
-        :func:`criterion`, then by name. The first one is no worse than any stock program on these pairs.
+        :func:`reported`, then by name. The first one is no worse than any stock program on these pairs.
 
     Raises:
         BadInput: If there are no pairs or no such programs.
@@ -461,7 +466,7 @@ class _Race:
         programs = list(stock.values())
         for name, program, score in zip(stock, programs, self.course.scores(programs), strict=True):
             rows.append(GridRow(program, "stock", "", name, program.sigmas[0], program.sigmas[-2], score))
-        return sorted(rows, key=lambda row: (-row.score.pairs, *criterion(row.score), _name(row)))
+        return sorted(rows, key=lambda row: (-row.score.pairs, *reported(row.score), _name(row)))
 
     def _kinds(self) -> list[_Kind]:
         schedules = list(SCHEDULES) if self.calls > 2 else list(SCHEDULES)[:1]  # both ends are all there is

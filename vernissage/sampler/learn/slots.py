@@ -160,6 +160,7 @@ class _Programs:
         plain: (P,) bool, without corrections.
         width: W, two more than the longest program has calls, for the tables whose rows are programs and calls as one.
         logs: (P W,) logarithms of levels; after the last one of a program where the next would be.
+        factors: (P W,) what the network is told at each level over that level; none where that is 1 everywhere.
         errors: (P W,) half of gain times length in log sigma of the step to the next call, which embedded errors need.
         rows: (P W, J) coefficients.
         ladders: (P, Q) int, entries with fewer and more calls, by place.
@@ -225,18 +226,20 @@ class _Programs:
         memory = max([3, *(entry.program.memory + 1 for entry in entries if not entry.program.corrections)])
         self.width = longest + 2
         logs, rows = np.zeros((count, self.width)), np.zeros((count, self.width, memory))
-        self.shares = np.ones((count, self.width))
+        self.shares, factors = np.ones((count, self.width)), np.ones((count, self.width))
         for place, entry in enumerate(entries):
             calls = entry.calls
             own = np.log(entry.program.levels)
             logs[place, :calls] = own
             logs[place, calls:] = 2 * own[-1] - own[-2] if calls > 1 else own[-1] - math.log(_ONLY_RATIO)
             self.shares[place, :calls] = entry.shares
+            factors[place, :calls] = np.array(entry.program.asked) / np.array(entry.program.levels)
             if self.plain[place]:
                 rows[place, :calls] = entry.program.table(memory)
         self.last = logs[np.arange(count), self.lengths - 1]
         lengths = np.maximum(logs - np.roll(logs, -1, axis=1), 0)
         self.logs, self.rows, self.flat_shares = logs.ravel(), rows.reshape(-1, memory), self.shares.ravel()
+        self.factors = factors.ravel() if np.count_nonzero(factors != 1) else None
         self.errors = (-np.expm1(-lengths) * lengths / 2).ravel()
         self._build_ladders()
 
@@ -653,7 +656,7 @@ class Slots:
             positions=position,
             targets=targets,
             logs=logs,
-            told=targets if factors is None else targets * factors,
+            told=self._told(targets, position, student, rises, factors),
             calling=calling,
             student=student,
             rises=rises,
@@ -665,6 +668,28 @@ class Slots:
             on_program=on_program,
             weights=self._coefficients(gates, expert, later & ~rises, ratios, logs, fitted),
         )
+
+    def _told(
+        self,
+        targets: np.ndarray,
+        position: np.ndarray,
+        student: np.ndarray,
+        rises: np.ndarray,
+        measured: np.ndarray | None,
+    ) -> np.ndarray:
+        """Noise levels that the network is told: as the programs say, between their levels in between, or measured."""
+        told, factors = targets, self._programs.factors
+        if factors is not None:
+            whole = position.astype(np.int64)
+            place, part = self._bases + whole, position - whole
+            own = factors.take(place)
+            if np.count_nonzero(part):
+                own += part * (factors.take(place + 1) - own)
+            for others in (student, rises):
+                if others is not self._nobody:
+                    own[others] = 1
+            told = told * own
+        return told if measured is None else told * measured
 
     def _positions(
         self, stride: np.ndarray, expert: np.ndarray, adaptive: bool, opening: np.ndarray, rises: np.ndarray

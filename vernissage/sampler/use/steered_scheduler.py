@@ -8,8 +8,9 @@
 
 A program is what a solver does, as numbers: noise levels, and for each network call the coefficients of the predictions
 of the picture so far, ``x' = (sigma' / sigma) x + sum_j c_j D_j`` for ``x = picture + sigma * noise``. Pipelines keep
-``x / sqrt(1 + sigma^2)``, whose variance stays 1: the network reads it as it is, which is also what pipelines expect
-that never scale their input, such as `DDPMPipeline`.
+``x / sqrt(1 + told^2)``, whose variance stays about 1, where `told` is the noise level that the network is told, sigma
+itself unless the program says otherwise: the network reads the state as it is, which is also what pipelines expect that
+never scale their input, such as `DDPMPipeline`.
 """
 
 from __future__ import annotations
@@ -130,7 +131,8 @@ class SteeredScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # bo
         self._prediction_type, self._round = prediction_type, round_timesteps
         self._plans: dict[int, _Plan] = {}
         for document in documents:
-            plan = _Plan.of(document["name"], document["sigmas"], document["coefficients"], document["corrections"])
+            keys = ("name", "sigmas", "coefficients", "corrections", "told")
+            plan = _Plan.of(*(document[key] for key in keys))
             if len(plan.rows) in self._plans:
                 raise ValueError(
                     f"programs: two have {len(plan.rows)} network calls, expected one; leave one of them out"
@@ -184,7 +186,8 @@ class SteeredScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # bo
     def init_noise_sigma(self) -> float:
         """Standard deviation of the first state, a little below 1: what noise alone has at the first level."""
         first = float(self.sigmas[0])
-        return first / math.sqrt(1 + first**2)
+        first, told = (first, first) if self._plan is None else (self._plan.levels[0], self._plan.told[0])
+        return first / math.sqrt(1 + told**2)
 
     @property
     def step_index(self) -> int | None:
@@ -242,7 +245,7 @@ class SteeredScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # bo
         self.num_inference_steps = len(plan.rows)
         # On the CPU: the loop reads them one by one.
         self.sigmas = torch.tensor([*plan.levels, 0.0], dtype=torch.float32)
-        self.timesteps = self._timesteps_of(plan.levels).to(device)
+        self.timesteps = self._timesteps_of(plan.told).to(device)
 
     def scale_model_input(self, sample: torch.Tensor, timestep: Any = None) -> torch.Tensor:  # noqa: ARG002
         """Give the state to the network as it is."""
@@ -287,10 +290,11 @@ class SteeredScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # bo
             )
         kind = torch.promote_types(sample.dtype, torch.float32)
         here, there = plan.levels[call], plan.targets[call]
+        told, told_next = (*plan.told, 0.0)[call : call + 2]
         state = sample.to(kind)
-        prediction = self._picture(model_output.to(kind), state, here)
+        prediction = self._picture(model_output.to(kind), state, told)
         self._past = [prediction, *self._past][: plan.width]
-        root_here, root_there = math.sqrt(1 + here**2), math.sqrt(1 + there**2)
+        root_here, root_there = math.sqrt(1 + told**2), math.sqrt(1 + told_next**2)
         moved = state * (there / here * (root_here / root_there))
         for known, weight in zip(self._past, plan.weights(call, len(self._past)), strict=False):
             moved = moved.add(known, alpha=weight / root_there)
@@ -311,13 +315,16 @@ class SteeredScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # bo
         """
         times = timesteps.detach().reshape(-1).double().cpu().numpy()
         levels = np.exp(np.interp(times, np.arange(len(self)), self._log_sigmas))
+        pairs = np.stack([levels, levels])
         if self._plan is not None:
-            scheduled = dict(zip(self.timesteps.tolist(), self._plan.levels, strict=True))
-            levels = [scheduled.get(time, level) for time, level in zip(times.tolist(), levels.tolist(), strict=True)]
+            own = zip(self._plan.levels, self._plan.told, strict=True)
+            scheduled = dict(zip(self.timesteps.tolist(), own, strict=True))
+            for place, time in enumerate(times.tolist()):
+                pairs[:, place] = scheduled.get(time, pairs[:, place])
         kind = torch.promote_types(original_samples.dtype, torch.float32)
-        sigma = torch.as_tensor(levels, dtype=torch.float32).to(original_samples.device, kind)
-        sigma = sigma.view(-1, *[1] * (original_samples.ndim - 1))
-        noisy = (original_samples.to(kind) + sigma * noise.to(original_samples.device, kind)) / (1 + sigma**2).sqrt()
+        sigma, told = torch.as_tensor(pairs, dtype=torch.float32).to(original_samples.device, kind)
+        sigma, told = (level.view(-1, *[1] * (original_samples.ndim - 1)) for level in (sigma, told))
+        noisy = (original_samples.to(kind) + sigma * noise.to(original_samples.device, kind)) / (1 + told**2).sqrt()
         return noisy.to(original_samples.dtype)
 
     def index_for_timestep(self, timestep: float | torch.Tensor) -> int:
@@ -380,18 +387,25 @@ class _Plan:
     """A program, call by call.
 
     Attributes:
-        levels: E noise levels at which the network is asked.
+        levels: E noise levels of the state when the network is asked.
+        told: E noise levels that the network is told.
         targets: E noise levels after that.
         rows: E rows of coefficients, of the present prediction, of the one before, and so on.
     """
 
     levels: tuple[float, ...]
+    told: tuple[float, ...]
     targets: tuple[float, ...]
     rows: tuple[tuple[float, ...], ...]
 
     @classmethod
     def of(
-        cls, name: str, sigmas: Sequence[float], rows: Sequence[Sequence[float]], corrections: Sequence[int]
+        cls,
+        name: str,
+        sigmas: Sequence[float],
+        rows: Sequence[Sequence[float]],
+        corrections: Sequence[int],
+        told: Sequence[float] = (),
     ) -> _Plan:
         """Check and lay out a program."""
         if len(sigmas) < 2 or sigmas[-1] != 0 or not math.isfinite(sigmas[0]):
@@ -411,12 +425,14 @@ class _Plan:
             raise ValueError(
                 f"{name}: corrections {list(corrections)}, expected increasing numbers from 1 to {len(rows) - 2}"
             )
+        if told and (len(told) != len(rows) or min(told) <= 0):
+            raise ValueError(f"{name}: told {list(told)}, expected a noise level above 0 for each of {len(rows)} calls")
         place, levels, targets = 0, [], []
         for number in range(len(rows)):
             levels.append(float(sigmas[place]))
             place += number not in corrections
             targets.append(float(sigmas[place]))
-        return cls(tuple(levels), tuple(targets), tuple(tuple(map(float, row)) for row in rows))
+        return cls(tuple(levels), tuple(told or levels), tuple(targets), tuple(tuple(map(float, row)) for row in rows))
 
     @property
     def width(self) -> int:
@@ -497,6 +513,7 @@ def _plain(number: int | None, document: Any) -> dict[str, Any]:
         "sigmas": _numbers(document["sigmas"], f"{name}: sigmas"),
         "coefficients": rows,
         "corrections": [int(place) for place in document.get("corrections", ())],
+        "told": _numbers(document.get("told", ()), f"{name}: told"),
     }
 
 
