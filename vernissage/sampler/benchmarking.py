@@ -268,7 +268,7 @@ def _small(seed: int, *purpose: str) -> int:
 def _arms(model: SamplerModel, prices: list[float], ancestral: int, params: Params) -> list[SamplerArm]:
     """All arms, the strongest rivals among them."""
     book, batch = model.book, params.sampler.batch
-    families = [family for family in FAMILIES[1:] if book.family(family)]
+    families = [family for family in FAMILIES if book.family(family)]
     network = model.denoiser
     arms = [
         *stock_arms(network, _STOCK_CALLS, batch=batch),

@@ -158,6 +158,6 @@ def test_budgets_increase(budgets: tuple[float, ...]) -> None:
 
 
 def test_a_family_that_is_not_there_is_refused() -> None:
-    for family in ("grid", "stock"):
+    for family in ("grid", "per guidance"):
         with pytest.raises(BadInput, match="expected one of less guidance"):
             family_arm(BOOK, family)

@@ -178,7 +178,7 @@ def test_what_there_is() -> None:
     assert [entry.calls for entry in book.of_scale(2.0)] == [3, 5, 8]
     assert {entry.scale for entry in book.of_scale(2.0)} == {2.0}
     assert len(book.family("grid")) == 2
-    assert book.family("stock") == ()
+    assert book.family("per guidance") == ()
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_the_program_of_a_budget() -> None:
     with pytest.raises(BadInput, match="no program with 4 network calls, expected one of: 3, 5, 8"):
         a_book().entry(4, 1.0)
     with pytest.raises(BadInput, match="expected one of: none"):
-        a_book().entry(5, 1.0, "stock")
+        a_book().entry(5, 1.0, "per guidance")
 
 
 @pytest.mark.parametrize(
@@ -271,14 +271,9 @@ def test_books_that_cannot_be(found: tuple[Entry, ...], tau: float, shipped: str
         ProgramBook(found, tau, shipped)
 
 
-def test_several_stock_programs_may_have_one_place() -> None:
-    stock = an_entry(made_by="stock")
-    assert len(ProgramBook((stock, stock, an_entry()), 0.1).family("stock")) == 2
-
-
 def test_a_price_finds_nothing_in_an_empty_family() -> None:
-    with pytest.raises(BadInput, match="stock"):
-        a_book().for_price(0.1, 1.0, "stock")
+    with pytest.raises(BadInput, match="per guidance"):
+        a_book().for_price(0.1, 1.0, "per guidance")
 
 
 # --- damage -----------------------------------------------------------------------------------------------------------

@@ -260,15 +260,15 @@ def family_arm(book: ProgramBook, family: str, *, name: str | None = None, batch
 
     Args:
         book: The programs.
-        family: One of ``FAMILIES`` but `stock`, which is several arms: see :func:`stock_arms`.
+        family: One of ``FAMILIES``.
         name: The family's name where left out.
         batch: Requests that go through the network at once.
 
     Raises:
-        BadInput: If the book has no such programs, or they are stock.
+        BadInput: If the book has no such programs.
     """
     entries = book.family(family)
-    if not entries or family == "stock":
+    if not entries:
         there_are = ", ".join(dict.fromkeys(entry.made_by for entry in book.entries))
         raise BadInput(f"arm of the family {family!r}: expected one of {there_are}, but not stock")
 

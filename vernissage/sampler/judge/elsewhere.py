@@ -27,7 +27,9 @@ def answer_elsewhere(folder: Path) -> None:
     if (folder / "controller").is_dir():
         from vernissage.sampler.learn.controller import SteeringController
 
-        controller = SteeringController.from_pretrained(folder / "controller", local_files_only=True)
+        controller = SteeringController.from_pretrained(
+            folder / "controller", local_files_only=True, low_cpu_mem_usage=False
+        )
     if (folder / "student").is_dir():
         from vernissage.sampler.learn.consistency import Student
 

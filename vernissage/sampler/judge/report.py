@@ -271,6 +271,7 @@ def metrics(results: Results, demands: Sequence[Demand]) -> dict[str, Any]:
         for row in table["attribution"]["rows"]
     }
     gate = results.curves.get("gate")
+    rows = _shown_rows(table["rows"])
     return {
         "headline": headline(results),
         "demands": {demand.demand: f"{demand.verdict}: {demand.measured}" for demand in demands},
@@ -292,7 +293,23 @@ def metrics(results: Results, demands: Sequence[Demand]) -> dict[str, Any]:
         },
         "noises": table.get("noises"),
         "system": "sampler",
+        "order": list(rows),
+        "rows": rows,
         "missing": results.missing,
+    }
+
+
+def _shown_rows(measured: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """What a terminal shows: arms with numbers of calls, the fewest evaluations first."""
+    shown = [row for row in measured if row["dial"] == "calls" and row["role"] != "context"]
+    return {
+        f"{row['arm']}, {row['budget']:g} calls": {
+            "nfe": row["nfe"],
+            "error": {key: row[f"error_mean{end}"] for key, end in (("mean", ""), ("low", "_low"), ("high", "_high"))},
+            "fd": row["fd"],
+            "class_accuracy": row["class_accuracy"],
+        }
+        for row in sorted(shown, key=lambda row: (row["nfe"], row["error_mean"] or math.inf))
     }
 
 

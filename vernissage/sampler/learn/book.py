@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 BOOK_FILE = "book.json"
 BOOK_FORMAT = 1
 
-#: What programs were made by, from a user's defaults to what is shipped.
-FAMILIES = ("stock", "grid", "fitted sigmas", "fitted coefficients", "per guidance", "less guidance")
+#: What programs were made by, from the best of the grid to what is shipped.
+FAMILIES = ("grid", "fitted sigmas", "fitted coefficients", "per guidance", "less guidance")
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class ProgramBook:
             raise BadInput(f"book: tau = {self.tau}, expected a number above 0")
         if not self.family(self.shipped):
             raise BadInput(f"book: no program of the family {self.shipped!r}, which is the one to use")
-        places = [(entry.made_by, entry.scale, entry.calls) for entry in self.entries if entry.made_by != "stock"]
+        places = [(entry.made_by, entry.scale, entry.calls) for entry in self.entries]
         if len(set(places)) != len(places):
             raise BadInput("book: two programs of one family have the same guidance scale and number of calls")
 

@@ -28,7 +28,6 @@ from vernissage.sampler.learn.grid import (
     Pairs,
     reported,
     solver_of,
-    stock_programs,
     tune_grid,
     usual_tau,
 )
@@ -44,6 +43,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _BOOK_FORMAT = 1
+# Requests that decide which calls go without guidance.
+_MASK_PAIRS = 64
 
 
 class Requests(Pairs, Protocol):
@@ -201,13 +202,9 @@ class _Maker:
 
     def entries(self) -> list[Entry]:
         settings, network = self.settings, self.denoiser
-        stock = stock_programs(self.calls, network.sigma_min, network.sigma_max)
         tuned_on = self.train.rows(torch.arange(len(self.train)) < settings.grid_pairs)
-        found = tune_grid(network, tuned_on, self.calls, settings.grid, tau=self.tau, stock=stock)
-        entries = [
-            entry for name, program in stock.items() for entry in self._for_all(replace(program, name=name), "stock")
-        ]
-        entries += [self._best_of_grid(found, scale) for scale in self.scales]
+        found = tune_grid(network, tuned_on, self.calls, settings.grid, tau=self.tau)
+        entries = [self._best_of_grid(found, tuned_on, scale) for scale in self.scales]
 
         best = found[0]
         program = best.program
@@ -239,10 +236,11 @@ class _Maker:
         course = Course(self.denoiser, pairs, self.tau, shares=shares, batch=self.settings.call_batch)
         return course.scores(programs)
 
-    def _best_of_grid(self, found: Sequence[GridRow], scale: float) -> Entry:
+    def _best_of_grid(self, found: Sequence[GridRow], tuned_on: Requests, scale: float) -> Entry:
         """The grid's finalist that is best with this scale: a user would choose so, too."""
         finalists = [row.program for row in found if row.score.pairs == found[0].score.pairs]
-        scores = self._scores(finalists, self.train_of[scale], (1.0,) * self.calls)
+        own = tuned_on.rows(tuned_on.scales == scale)
+        scores = self._scores(finalists, own if len(own) else self.train_of[scale], (1.0,) * self.calls)
         best = min(range(len(finalists)), key=lambda place: reported(scores[place]))
         return self._entry(finalists[best], scale, (1.0,) * self.calls, "grid")
 
@@ -260,6 +258,7 @@ class _Maker:
         """
         masks = [entry.shares] if entry.scale in (0.0, 1.0) else [entry.shares, *_masks(self.calls)]
         train = self.train_of[entry.scale]
+        train = train.rows(torch.arange(len(train)) < _MASK_PAIRS)
         worth = [_worth(self._scores([entry.program], train, mask)[0], mask) for mask in masks]
         best = masks[min(range(len(masks)), key=worth.__getitem__)]
         candidate = self._fitted_again(entry, best, self.settings.less_guidance_steps, "less guidance")

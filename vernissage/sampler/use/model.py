@@ -222,7 +222,9 @@ def _controller(folder: Path) -> SteeringController:
     from vernissage.sampler.learn.controller import SteeringController
 
     try:
-        controller = SteeringController.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+        controller = SteeringController.from_pretrained(
+            folder, use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False
+        )
     except (OSError, ValueError, TypeError, RuntimeError, SafetensorError, BadParams) as error:
         raise CorruptArtifact(f"{folder}: not a controller of this version ({error}); {_AGAIN}") from error
     controller.eval()
