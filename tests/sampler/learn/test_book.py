@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SHIPPED = FAMILIES[-1]
-STOCK = FAMILIES[0]
+GRID = FAMILIES[0]
 
 
 def an_entry(
@@ -54,7 +54,7 @@ def entries(draw: st.DrawFn, made_by: str = SHIPPED) -> Entry:
 @st.composite
 def books(draw: st.DrawFn) -> ProgramBook:
     found = draw(st.lists(entries(), min_size=1, max_size=5, unique_by=lambda entry: (entry.scale, entry.calls)))
-    found += draw(st.lists(entries(made_by=STOCK), max_size=3))
+    found += draw(st.lists(entries(made_by=GRID), max_size=3, unique_by=lambda entry: (entry.scale, entry.calls)))
     return ProgramBook(tuple(found), draw(st.floats(0.01, 2)))
 
 
@@ -151,7 +151,7 @@ def test_corrections_are_calls_as_well() -> None:
     ("values", "words"),
     [
         ({"shares": (1.0,)}, "1 shares of guidance for program .* with 4 calls"),
-        ({"made_by": "magic"}, "made by 'magic', expected one of stock, grid"),
+        ({"made_by": "magic"}, "made by 'magic', expected one of grid"),
         ({"scale": math.nan}, "expected finite numbers"),
         ({"shares": (1.0, 1.0, math.inf, 1.0)}, "expected finite numbers"),
     ],

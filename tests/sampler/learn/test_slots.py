@@ -17,6 +17,7 @@ from vernissage.sampler.domain.programs import Program, deis, dpmpp, euler, heun
 from vernissage.sampler.domain.sampling import per_seed_noise, run_program
 from vernissage.sampler.domain.schedules import karras
 from vernissage.sampler.learn.book import Entry, ProgramBook
+from vernissage.sampler.learn.consistency import two_step
 from vernissage.sampler.learn.experts import ACTIONS, BANK, EXPERTS, MOST_RISES, STATIC, STRIDES
 from vernissage.sampler.learn.features import FEATURES
 from vernissage.sampler.learn.grid import Score
@@ -358,6 +359,39 @@ def test_the_student_answers_at_once_or_after_a_step() -> None:
     assert ran.evaluations.tolist() == [3, 5]
     assert student.calls[0][0].tolist() == pytest.approx([book().entry(4, 1.0).program.sigmas[2]] * 2)
     assert [ran.outcomes[-1].used[0], ran.outcomes[-1].sigmas[0] > 0] == [SPEED, True]
+
+
+def test_a_student_with_a_middle_level_answers_twice_at_the_opening_whatever_comes_next() -> None:
+    class Twice(Teacher):
+        middle = 1.5
+
+    student = Twice()
+    noise = per_seed_noise(range(4), Mixture.shape)
+    scales = torch.tensor([1.0, 2.0, 0.0, 3.5])
+    labels = torch.arange(4)
+    expected = two_step(student, noise, ClassLabels(labels), scales)  # type: ignore[arg-type]
+    student.calls.clear()
+    slots = Slots(Mixture(), book(), 4, student=student)
+    slots.fill(torch.arange(4), noise, ClassLabels(labels), labels, scales, torch.full((4,), 0.01))
+    opening = np.tile((3, SPEED, 0, 0), (4, 1))
+    first = slots.act(opening)
+    assert not first.done.any()
+    assert first.reasons == ("",) * 4
+    assert first.evaluations.tolist() == [1] * 4
+    ended = slots.act(np.tile((6, STOP, 2, 1), (4, 1)))
+    assert ended.done.all()
+    assert ended.reasons == ("speed",) * 4
+    assert ended.used.tolist() == [SPEED] * 4
+    assert ended.evaluations.tolist() == [2] * 4
+    torch.testing.assert_close(ended.samples, expected, rtol=1e-4, atol=1e-5)
+    assert [level for sigma, _ in student.calls for level in sigma.tolist()] == pytest.approx([80.0] * 4 + [1.5] * 4)
+    # A budget of one evaluation is spent by the first; what it said is the answer.
+    slots.fill(torch.arange(1), noise[:1], ClassLabels(labels[:1]), labels[:1], scales[:1], [0.01], [1])
+    slots.act(opening)
+    short = slots.act(np.tile(STATIC, (4, 1)))
+    assert short.done[0]
+    assert short.reasons[0] == "budget"
+    assert short.evaluations[0] == 1
 
 
 def test_without_a_student_balanced_acts_in_its_place() -> None:

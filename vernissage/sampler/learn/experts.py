@@ -107,8 +107,9 @@ class QualityMaster(Expert):
 class SpeedDemon(Expert):
     """A plain step, then one call of the student, a consistency-tuned copy, which ends the request.
 
-    At the opening the student is called at its highest level, for one evaluation in all (Song et al. 2023,
-    "Consistency models", algorithm 1; tuned as in Geng et al. 2024, arXiv 2406.14548).
+    At the opening the student is called at its highest level and then, whatever the next decision says, at its middle
+    level: two evaluations in all (Song et al. 2023, "Consistency models", algorithm 1; tuned as in Geng et al. 2024,
+    arXiv 2406.14548). A student without a middle level answers once, and so does one whose budget is one evaluation.
     """
 
     name = "SpeedDemon"

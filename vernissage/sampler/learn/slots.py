@@ -262,7 +262,8 @@ class _Plan(NamedTuple):
         targets: Noise levels after it, and `logs`, their logarithms.
         told: Noise levels that the network is told.
         calling: Whether a network is called at the target.
-        student: Whether that is the student, who ends the request.
+        student: Whether that is the student, who ends the request,
+        halves: or at the opening answers once more at its middle level, which the next decision cannot change.
         rises: Whether the level rises instead of falling.
         over: Whether the budget does not suffice for the call.
         stopping: Whether the request ends with its present prediction.
@@ -280,6 +281,7 @@ class _Plan(NamedTuple):
     told: np.ndarray
     calling: np.ndarray
     student: np.ndarray
+    halves: np.ndarray
     rises: np.ndarray
     over: np.ndarray
     stopping: np.ndarray
@@ -340,6 +342,8 @@ class Slots:
         self.size, self.evaluations, self.refused = size, 0, 0
         self.device, self.kind, self.shape = torch.device(device), kind, tuple(denoiser.shape)
         self.has_student = student is not None
+        # Where the student's second evaluation is; without such a level it has one only.
+        self._middle: float | None = getattr(student, "middle", None)
         self._denoiser, self._student = denoiser, student
         self._with_features: Any = getattr(denoiser, "call_with_features", None)
         self._programs = _Programs(book)
@@ -368,7 +372,7 @@ class Slots:
         self._logs, self._sigmas = np.zeros((3, size)), np.ones(size)
         self._anchors = np.full((2, size), math.log(denoiser.sigma_data))
         self._on_program, self._corrected = np.zeros(size, dtype=bool), np.zeros(size, dtype=bool)
-        self._broken = np.zeros(size, dtype=bool)
+        self._broken, self._half = np.zeros(size, dtype=bool), np.zeros(size, dtype=bool)
         self._last_expert = np.full(size, -1)
         self._request = np.zeros((len(FEATURES) - _REQUEST, size), dtype=np.float32)
         self._embedded: np.ndarray | None = None
@@ -459,7 +463,7 @@ class Slots:
         for flag in (self._open, self._on_program):
             flag[slots] = True
         self._calls, self._spent = self._calls.copy(), self._spent.copy()
-        for counter in (self._calls, self._spent, self._known, self._rises, self._corrected, self._broken):
+        for counter in (self._calls, self._spent, self._known, self._rises, self._corrected, self._broken, self._half):
             counter[slots] = 0
         self._static[slots], self._budgets[slots] = static, budget
         self._scales[slots], self._excess[slots] = scale, scale - 1
@@ -614,8 +618,7 @@ class Slots:
     def _plan(self, actions: np.ndarray, gates: np.ndarray | None) -> _Plan:
         """Work out where everybody goes, what that costs and with which coefficients."""
         stride, expert, guidance, noise = actions
-        if not self.has_student:
-            expert = np.where(expert == SPEED, BALANCED, expert)
+        expert, half = self._acting(expert)
         acting = np.bincount(expert, minlength=len(EXPERTS)).tolist()
         opening, later = self._nobody, self._open
         if self._beginning:
@@ -629,6 +632,8 @@ class Slots:
         logs, place, ended = self._levels(position)
         if acting[STOP]:
             ended |= stopping
+        if half is not self._nobody and self._middle is not None:
+            logs[half], ended[half] = math.log(self._middle), False
         if factors is not None:
             logs = np.where(rises, np.minimum(self._logs[0] + _LOG_RISES.take(noise), self._most), logs)
         student = self._open & (expert == SPEED) & ~ended if acting[SPEED] else self._nobody
@@ -642,8 +647,7 @@ class Slots:
         elif held is not self._nobody:
             held &= calling
         logs[~calling] = -np.inf
-        if self._student is not None and acting[SPEED] and self._beginning:
-            logs[student & opening] = math.log(self._student.sigma_max)
+        halves = self._begun(logs, student & opening) if acting[SPEED] and self._beginning else self._nobody
         targets = np.exp(logs)
         on_program = self._on_program & (position == self._position + 1)
         ratios = targets / self._sigmas
@@ -659,6 +663,7 @@ class Slots:
             told=self._told(targets, position, student, rises, factors),
             calling=calling,
             student=student,
+            halves=halves,
             rises=rises,
             over=over,
             stopping=stopping,
@@ -668,6 +673,13 @@ class Slots:
             on_program=on_program,
             weights=self._coefficients(gates, expert, later & ~rises, ratios, logs, fitted),
         )
+
+    def _begun(self, logs: np.ndarray, first: np.ndarray) -> np.ndarray:
+        """Send those whom the student begins with to its highest level; which of them it will answer twice, (N,)."""
+        if self._student is None or not np.count_nonzero(first):
+            return self._nobody
+        logs[first] = math.log(self._student.sigma_max)
+        return self._nobody if self._middle is None else first
 
     def _told(
         self,
@@ -690,6 +702,14 @@ class Slots:
                     own[others] = 1
             told = told * own
         return told if measured is None else told * measured
+
+    def _acting(self, expert: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Who acts, and for whom the student goes on with what it began, (N,) each."""
+        if not self.has_student:
+            return np.where(expert == SPEED, BALANCED, expert), self._nobody
+        if not np.count_nonzero(self._half):
+            return expert, self._nobody
+        return np.where(self._half, SPEED, expert), self._half
 
     def _positions(
         self, stride: np.ndarray, expert: np.ndarray, adaptive: bool, opening: np.ndarray, rises: np.ndarray
@@ -883,14 +903,20 @@ class Slots:
         present.index_copy_(0, there, guided)
 
     def _ask_student(self, plan: _Plan, states: torch.Tensor) -> None:
-        """Let the student finish some; its answers take the place of their states, (N, d)."""
+        """Let the student answer some: those that it finishes in place of their states, others as a prediction."""
         rows = np.flatnonzero(plan.student)
         there = torch.from_numpy(rows).to(self.device)
         sigma, scales = self._float(plan.targets[rows]), self._float(self._scales[rows])
         assert self._student is not None  # noqa: S101
         x = states[there].view(-1, *self.shape)
         answers = self._student(x, sigma, self._asked.of(rows, rows[:0]), scales)
-        states[there] = answers.to(self.kind).view(len(rows), self._values)
+        answers = answers.to(self.kind).view(len(rows), self._values)
+        half = plan.halves[rows]
+        if np.count_nonzero(half):
+            once = torch.from_numpy(half).to(self.device)
+            self._windows[self._head].states.index_copy_(0, there[once], answers[once])
+            there, answers = there[~once], answers[~once]
+        states[there] = answers
 
     def _settle(self, plan: _Plan, states: torch.Tensor) -> Outcome:
         """Measure, find those who are done, and keep what the next decision needs."""
@@ -900,7 +926,7 @@ class Slots:
         self._sums = sums = self._measures.measure(window)
         self._embedded = None
         calling, open_ = plan.calling, self._open
-        base = calling if plan.student is self._nobody else calling & ~plan.student
+        base = calling if plan.student is self._nobody else calling & (~plan.student | plan.halves)
         done = open_ & ~base
         used = np.where(open_, plan.experts, -1)
         failed, broken = self._fine, self._nobody
@@ -917,7 +943,7 @@ class Slots:
             marks = ((plan.stopping, _STOPPED), (plan.over, _BUDGET), (plan.student, _SPEED), (broken, _FAILED))
             for which, mark in marks:
                 if which is not self._nobody:
-                    reason[which] = mark
+                    reason[which & done] = mark
             reasons = tuple(_REASONS[reason].tolist())
         if self._record is not None:
             told = np.where(plan.student, self._scales, np.where(calling, plan.scale, np.nan))
@@ -952,6 +978,8 @@ class Slots:
         np.copyto(logs[0], plan.logs, where=base)
         np.copyto(self._sigmas, plan.targets, where=base)
         self._position, self._on_program, self._last_expert = plan.positions, plan.on_program, used
+        if plan.halves is not self._nobody or self._half.any():
+            self._half = plan.halves & self._open & ~self._broken
         if self._guided:
             self._corrected |= base & (plan.costs == 2)
         self._beginning = False
