@@ -89,7 +89,7 @@ def test_a_training_says_what_it_did(steered: Steered) -> None:
     for row in steered.curves:
         assert row["episodes"] > 0
         assert row["improvement"] == pytest.approx(row["reward"], abs=0.05)
-        assert 0.05 < row["not_static"] < 0.4
+        assert 0.05 < row["not_static"] < 0.6
         assert 0 < row["entropy"] < np.log(np.prod(ACTIONS))
         assert row["kl"] >= 0
     assert sum(row["chosen"] for row in steered.choices) == 1
@@ -120,7 +120,7 @@ def test_training_starts_at_the_static_program(banks: tuple[Bank, Bank], book: P
     log_probability = fresh.ppo.policy.get_distribution(observations).log_prob(
         torch.from_numpy(np.tile(STATIC, (len(observations), 1)))
     )
-    assert log_probability.exp().detach().numpy() == pytest.approx(np.full(32, 0.95**4), abs=0.02)
+    assert log_probability.exp().detach().numpy() == pytest.approx(np.full(32, 0.85**4), abs=0.03)
 
 
 def _pixels() -> Any:
@@ -214,6 +214,7 @@ def test_a_training_finds_what_is_there_to_find(banks: tuple[Bank, Bank], tmp_pa
     settings = replace(
         QUICK, decisions=10_240, slots=64, rollout=16, epochs=6, batch=256, prices=(0.03, 0.04),
         budget_share=0.0, choices=(Choice(),), static_share=0.8, hidden=64, checkpoint_every=5,
+        steering_cost=0.0,
     )  # fmt: skip
     made = train_controller(Mixture(), wasteful, *banks, settings, tmp_path / "checkpoint")
     first, last = made.curves[0]["improvement"], made.curves[-1]["improvement"]

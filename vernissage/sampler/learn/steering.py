@@ -94,6 +94,7 @@ class SteeringTraining:
         choosing_prices: Prices that a choice is made by.
         gate_prices: Prices at which it is compared with the static program, spread evenly in their logarithm.
         resamples: Of the requests, for an interval.
+        steering_cost: What steering itself costs, as a share of the network evaluations; less gain is none.
         checkpoint_every: Updates between checkpoints.
         batch_requests: Requests that are under way at once on validation.
         seed: Root of all randomness.
@@ -113,8 +114,8 @@ class SteeringTraining:
     entropy: float = 0.001
     target_kl: float = 0.03
     hidden: int = 64
-    static_share: float = 0.95
-    prices: tuple[float, float] = (0.002, 0.1)
+    static_share: float = 0.85
+    prices: tuple[float, float] = (0.003, 0.3)
     budget_share: float = 0.1
     likeness_weight: float = 0.05
     state_free: bool = False
@@ -122,6 +123,7 @@ class SteeringTraining:
     choosing_prices: int = 3
     gate_prices: int = 8
     resamples: int = 2000
+    steering_cost: float = 0.03
     checkpoint_every: int = 4
     batch_requests: int = 256
     seed: int = 0
@@ -226,6 +228,7 @@ def train_controller(
         student=student,
         slots=settings.batch_requests,
         resamples=settings.resamples,
+        steering_cost=settings.steering_cost,
         seed=settings.seed,
     )
     controller = best.configured(static_prices=static_intervals(gate, settings.prices))
@@ -427,12 +430,13 @@ def release_gate(
     student: Student | None = None,
     slots: int = 256,
     resamples: int = 2000,
+    steering_cost: float = 0.0,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
     """Compare a policy with the static program of each request, price by price, on the same noises.
 
     It is released at a price only where the 95 % interval of the mean difference of values, by resampling requests,
-    lies above 0; value is ``-phi(e) - price NFE``.
+    lies above what steering itself costs; value is ``-phi(e) - price NFE``.
 
     Args:
         denoiser: The network.
@@ -443,6 +447,7 @@ def release_gate(
         student: Answers in one evaluation, where there is one.
         slots: Requests under way at once.
         resamples: Of the requests.
+        steering_cost: What steering itself costs, as a share of the network evaluations.
         seed: Of the resampling.
 
     Returns:
@@ -459,7 +464,8 @@ def release_gate(
         for price in prices:
             row, improvement = _compared(denoiser, book, bank, policy, float(price), static, student, slots)
             low, high = np.quantile(improvement[draws].mean(axis=1), (0.025, 0.975)).tolist()
-            ships = "controller" if low > _NOTHING else "static"
+            worth = max(_NOTHING, steering_cost * price * row["static_nfe"])
+            ships = "controller" if low > worth else "static"
             rows.append({**row, "low": low, "high": high, "ships": ships})
             progress.advance(1)
     return rows
