@@ -130,6 +130,38 @@ def test_the_rebuild_leaves_what_the_design_promises(checkout: Checkout) -> None
     assert list((checkout.root / "plots/retoucher/images").glob("*.png"))
 
 
+def test_the_sampler_is_rebuilt_as_well(checkout: Checkout) -> None:
+    metrics = json.loads((checkout.root / "metrics/sampler.json").read_text(encoding="utf-8"))
+    assert metrics["robustness"]["cases"] == 20
+    assert {"grid", "fitted sigmas", "fitted coefficients", "less guidance", "consistency"} <= {
+        name.rpartition(",")[0] for name in metrics["rows"]
+    }
+    for name in ("models/sampler/book.json", "models/sampler/sampler.json", "data/sampler/gate/gate.html"):
+        assert (checkout.root / name).is_file(), name
+    for name in ("frontier.png", "samples.png"):
+        assert (checkout.root / "plots/sampler/images" / name).is_file(), name
+    page = (checkout.root / "plots/sampler/summary.html").read_text(encoding="utf-8")
+    assert "Frontier" in page or "frontier" in page
+    assert "http://" not in page
+    assert "https://" not in page
+
+
+def test_the_sampler_draws_for_a_price(checkout: Checkout, tmp_path: Path) -> None:
+    words = ("--label", "3", "-n", "6", "--price", "0.02", "-o", str(tmp_path / "grid.png"))
+    said = checkout.vernissage("sample", *words, "--trace", str(tmp_path / "trace.json")).stdout
+    assert "network evaluations" in said
+    trace = json.loads((tmp_path / "trace.json").read_text(encoding="utf-8"))
+    assert len(trace["nfe"]) == 6
+    with Image.open(tmp_path / "grid.png") as sheet:
+        assert sheet.width > sheet.height
+    refused = checkout.vernissage(
+        "sample", "--label", "12", "--price", "0.02", "-o", str(tmp_path / "no.png"), ok=False
+    )
+    assert refused.returncode != 0
+    assert "12" in refused.stdout + refused.stderr
+    assert not (tmp_path / "no.png").exists()
+
+
 def test_a_second_repro_runs_nothing(checkout: Checkout) -> None:
     again = checkout.dvc("repro")
     assert "up to date" in again.stdout
@@ -144,7 +176,9 @@ def test_tools_of_dvc_read_the_results(checkout: Checkout) -> None:
     text = (checkout.root / "dvc_plots/index.html").read_text(encoding="utf-8")
     assert "before-after.png" in text
     assert all(f'"title": "{axis}"' in text for axis in ("update", "reward", "epoch", "psnr"))
-    assert "retoucher" in checkout.vernissage("results").stdout
+    said = checkout.vernissage("results").stdout
+    assert "retoucher" in said
+    assert "less guidance, 3 calls" in said
 
 
 def test_an_experiment_with_another_learning_rate_changes_the_training_only(checkout: Checkout) -> None:

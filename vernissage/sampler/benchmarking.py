@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
     from vernissage.core.params import Params
     from vernissage.sampler.domain.denoiser import Denoiser
+    from vernissage.sampler.judge.mixture import MixtureReport
     from vernissage.sampler.learn.classifiers import Classifier, Embedding
     from vernissage.sampler.learn.policies import Policy
     from vernissage.sampler.prepare.models import Network
@@ -95,7 +96,8 @@ def run_benchmark(
         network: The network that it steers.
         bank: Test part.
         pictures: What the embedded network was taught, with its test split; none for a pipeline.
-        out: Folder for ``items.parquet``, ``table.json``, ``mixture.json``, ``wall_clock.csv`` and ``pictures``.
+        out: Folder for ``items.parquet``, ``table.json``, ``mixture.json``, ``experts.json``, ``wall_clock.csv`` and
+            ``pictures``.
         params: All parameters.
 
     Raises:
@@ -137,7 +139,9 @@ def run_benchmark(
     with fresh_folder(out) as folder:
         measured.save(folder, ours=model.book.shipped)
         if model.controller is not None:
-            atomic_write_json(folder / "mixture.json", _mixture(model, network, bank, low, high, params))
+            report = _mixture(model, network, bank, low, high, params)
+            atomic_write_json(folder / "mixture.json", report.facts)
+            report.statistics.save(folder)
         shown = Requests.of(bank)
         write_csv(folder / "wall_clock.csv", _wall_clock(model, network, shown, arms))
         save_sheets(
@@ -337,7 +341,7 @@ def _cascade_arm(model: SamplerModel, prices: list[float]) -> SamplerArm:
 
 def _mixture(
     model: SamplerModel, network: Network, bank: Bank, low: float, high: float, params: Params
-) -> dict[str, Any]:
+) -> MixtureReport:
     from vernissage.sampler.judge.mixture import MixtureSettings, examine
 
     assert model.controller is not None  # noqa: S101 - the only caller has looked
@@ -352,7 +356,7 @@ def _mixture(
         network.denoiser, model.book, bank, model.controller, prices, student=model.student, settings=settings
     )
     log.info("the experts were examined in %.0f s", time.monotonic() - began)
-    return report.facts
+    return report
 
 
 def _wall_clock(
