@@ -4,11 +4,12 @@ Install: ``pip install torch diffusers transformers pillow`` and this project (`
 ``steered_scheduler.py`` and ``steering_callback.py`` of ``vernissage/sampler/use`` beside this file and import them.
 
     python examples/steer_stable_diffusion.py --model stable-diffusion-v1-5/stable-diffusion-v1-5 \
-        --programs programs.json --steps 8 --prompt "a lighthouse at dawn" --seeds 1 2 3 4 --out grid.png
+        --programs models/sampler/programs.json --steps 8 --prompt "a lighthouse at dawn" --seeds 1 2 3 4 --out grid.png
 
 `--model` may be a folder that `save_pretrained` wrote; then nothing is asked of the network. `--programs` is JSON: what
-`Program.to_json` writes, a list of it, or several by their number of steps. Without it, or for a number of steps that
-it does not have, DPM-Solver++ 2M runs. Pipelines of the kind of v1 and v2 are meant.
+`Program.to_json` writes, a list of it, or several by their number of steps, as the stage `train@sampler` leaves them
+where `sampler.model` names the same pipeline. Without it, or for a number of steps that it does not have,
+DPM-Solver++ 2M runs. Pipelines of the kind of v1 and v2 are meant.
 """
 
 from __future__ import annotations

@@ -348,3 +348,9 @@ def test_books_that_lack_something_are_refused(tmp_path: Path, key: str) -> None
     (tmp_path / "book.json").write_text(json.dumps(document))
     with pytest.raises(CorruptArtifact, match=f"not a book of programs.*{key}"):
         ProgramBook.load(tmp_path)
+
+
+def test_what_a_scheduler_can_run_obeys_all_guidance() -> None:
+    known = (an_entry(3), an_entry(4, shares=(1.0, 1.0, 1.0, 0.0)), an_entry(5, made_by="fitted coefficients"))
+    assert [entry.calls for entry in ProgramBook(known, 0.1).fully_guided] == [5]
+    assert [entry.calls for entry in ProgramBook(known[:2], 0.1).fully_guided] == [3]

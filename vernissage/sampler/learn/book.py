@@ -141,6 +141,13 @@ class ProgramBook:
         """Entries made by one method."""
         return tuple(entry for entry in self.entries if entry.made_by == made_by)
 
+    @property
+    def fully_guided(self) -> tuple[Entry, ...]:
+        """One program for each number of calls that obeys all guidance at each: what a scheduler can run."""
+        known = self.family("fitted coefficients") or self.family("grid")
+        plain = [entry for entry in known or self.family(self.shipped) if all(share == 1 for share in entry.shares)]
+        return tuple({entry.calls: entry for entry in sorted(plain, key=lambda entry: entry.calls)}.values())
+
     def nearest_scale(self, scale: float) -> float:
         """The guidance scale with programs that is nearest to any other one."""
         return min(self.scales, key=lambda known: (abs(known - scale), known))

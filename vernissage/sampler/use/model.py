@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 SAMPLER_FILE = "sampler.json"
 SAMPLER_FORMAT = 1
+PROGRAMS_FILE = "programs.json"
 CONTROLLER, STUDENT, CASCADE = "controller", "student", "cascade.json"
 
 _TRAIN = "train it with `dvc repro train@sampler`, or fetch it with `dvc pull`"
@@ -104,8 +105,9 @@ class SamplerModel:
     def save(self, folder: Path) -> None:
         """Write everything but the denoiser.
 
-        That is ``book.json``, ``controller/``, ``student/``, the cascade's ``verifier/`` and ``cascade.json``, and at
-        last ``sampler.json`` with the facts and the hashes of all files.
+        That is ``book.json``, ``programs.json`` (as `SteeredScheduler` takes them), ``controller/``, ``student/``, the
+        cascade's ``verifier/`` and ``cascade.json``, and at last ``sampler.json`` with the facts and the hashes of all
+        files.
 
         Args:
             folder: Taken over as a whole: what was in it before is gone, unless writing fails.
@@ -122,6 +124,8 @@ class SamplerModel:
             if self.controller is not None:
                 self.controller.save_pretrained(fresh / CONTROLLER, safe_serialization=True)
             self.book.save(fresh)
+            programs = {entry.calls: entry.program.to_dict() for entry in self.book.fully_guided}
+            atomic_write_json(fresh / PROGRAMS_FILE, programs)
             hashes = {
                 path.relative_to(fresh).as_posix(): sha256_file(path)
                 for path in sorted(fresh.rglob("*"))
