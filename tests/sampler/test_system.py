@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import zipfile
 from io import BytesIO
 from pathlib import Path
@@ -11,12 +12,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.sampler.domain.tiny_pipelines import save_stable_diffusion
 from vernissage.core.errors import BadParams, MissingArtifact
+from vernissage.core.folders import SystemFolders
 from vernissage.core.params import load_params
 from vernissage.sampler.domain.unet import EdmDenoiser
 from vernissage.sampler.prepare.pictures import ClassPictures
 from vernissage.sampler.prepare.teacher_bank import PARTS, Bank
-from vernissage.sampler.system import make_denoiser, make_teacher_bank
+from vernissage.sampler.system import SamplerSystem, make_denoiser, make_teacher_bank
+from vernissage.sampler.use.steered_scheduler import SteeredScheduler
 
 PARAMS_FILE = Path(__file__).parents[2] / "params.yaml"
 SMALL = ("denoiser.steps=4", "denoiser.looks=2", "denoiser.width=8", "denoiser.batch=8")
@@ -74,3 +78,40 @@ def test_strange_sources_are_refused(source: str, error: type[Exception], tmp_pa
     with pytest.raises(error):
         make_denoiser(tmp_path / "pictures", tmp_path / "out", tmp_path / "scratch", params)
     assert not (tmp_path / "out").exists()
+
+
+PIPELINE = (
+    "sampler.batch=32", "teacher_bank.train=16", "teacher_bank.val=24", "teacher_bank.test=32", "teacher_bank.calls=8",
+    "teacher_bank.checked=2", "teacher_bank.guidance=[1,3]", "train.sampler.budgets=[2,3]",
+    "train.sampler.sigma_steps=2", "train.sampler.coefficient_steps=2", "train.sampler.less_guidance_steps=2",
+    "train.sampler.fit_batch=4", "train.sampler.grid_pairs=4", "train.sampler.decisions=32", "train.sampler.slots=8",
+    "train.sampler.rollout=4", "train.sampler.ppo_batch=16", "benchmark.sampler.noise_seeds=2",
+    "benchmark.sampler.bootstrap=100", "benchmark.sampler.mixture_requests=20", "robustness.sampler.requests=24",
+)  # fmt: skip
+
+
+def test_every_stage_runs_with_a_pipeline_of_diffusers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_stable_diffusion(tmp_path / "data" / "pipelines" / "small")
+    (tmp_path / "data" / "pictures").mkdir()
+    (tmp_path / "data" / "pictures" / "prompts.txt").write_text("a red fox\na blue jay\n")
+    more = ("sampler.model=small", "sampler.prompts=prompts.txt")
+    params = load_params(PARAMS_FILE, overrides=(*PIPELINE, *more))
+    system, folders = SamplerSystem(), SystemFolders("sampler", tmp_path)
+    make_denoiser(tmp_path / "data" / "pictures", tmp_path / "models" / "denoiser", tmp_path / "scratch", params)
+    system.prepare(params, folders)
+    system.train(params, folders)
+    system.benchmark(params, folders)
+    system.robustness(params, folders)
+    system.report(params, folders)
+    model = system.load(folders)
+    assert model.book.budgets == (2, 3)
+    assert model.student is None
+    assert model.names == ("a red fox", "a blue jay")
+    metrics = json.loads(folders.metrics.read_text(encoding="utf-8"))
+    assert metrics["robustness"]["cases"] == 20
+    assert (folders.plots / "summary.html").is_file()
+    programs = json.loads((folders.model / "programs.json").read_text(encoding="utf-8"))
+    scheduler = SteeredScheduler(programs=programs)
+    scheduler.set_timesteps(3)
+    assert len(scheduler.timesteps) == 3
