@@ -236,6 +236,13 @@ class SamplerTrain(Section):
         ge=1,
         le=1_000_000,
     )
+    grid_kinds: int = knob(
+        "Solvers with a schedule whose noise levels are tuned after the first races, and who meet all these requests.",
+        stages="train@sampler",
+        unit="kinds",
+        ge=1,
+        le=1_000,
+    )
     sigma_steps: int = knob(
         "Updates that fit the noise levels of a program.", stages="train@sampler", unit="updates", ge=1, le=1_000_000
     )

@@ -56,11 +56,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_DIAL_PRICES = 6
+_DIAL_PRICES = 4
 _MIXTURE_PRICES = 3
 _WALL_BATCHES = (1, 16, 64, 256)
 # Stock settings need so many calls before they are where the tuned ones are.
-_STOCK_CALLS = (6, 8, 12, 20)
+_STOCK_CALLS = (8, 12, 20)
 _LARGEST_SEEN = 64
 
 

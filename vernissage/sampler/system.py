@@ -220,6 +220,7 @@ def training_settings(params: Params, network: Network) -> SamplerTraining:
     """Translate the typed parameters into what the training takes."""
     from vernissage.sampler.learn.book_making import BookMaking
     from vernissage.sampler.learn.consistency import StudentTraining
+    from vernissage.sampler.learn.grid import GridSearch
     from vernissage.sampler.learn.steering import SteeringTraining
     from vernissage.sampler.learn.training import SamplerTraining
 
@@ -227,6 +228,7 @@ def training_settings(params: Params, network: Network) -> SamplerTraining:
     mix = network.facts.mix(bank.guidance, bank.class_ratio)
     book = BookMaking(
         budgets=section.budgets,
+        grid=GridSearch(tuned=section.grid_kinds, finalists=section.grid_kinds, batch=params.sampler.batch),
         grid_pairs=section.grid_pairs,
         sigma_steps=section.sigma_steps,
         coefficient_steps=section.coefficient_steps,
