@@ -13,6 +13,8 @@ from vernissage.core.errors import BadParams
 from vernissage.core.files import atomic_write_json, fresh_folder, sha256_file
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from vernissage.core.folders import SystemFolders
     from vernissage.core.gate_spec import Gate
     from vernissage.core.params import Denoiser, Params
@@ -178,7 +180,7 @@ class SamplerSystem:
 
     def benchmark(self, params: Params, folders: SystemFolders) -> None:
         """Compare with solvers as they are used and as they can be tuned, on the test part."""
-        from vernissage.sampler.benchmarking import run_benchmark
+        from vernissage.sampler.judge.procedure import run_benchmark
 
         model, network = self._opened(params, folders)
         bank = _bank(folders, "test", network)
@@ -187,11 +189,28 @@ class SamplerSystem:
     def robustness(self, params: Params, folders: SystemFolders) -> None:
         """Try awkward input."""
         from vernissage.core.tables import write_csv
-        from vernissage.sampler.benchmarking import run_robustness
+        from vernissage.sampler.judge.procedure import run_robustness
+        from vernissage.sampler.use.sample import Request, SteeredResult, steered_sample
+        from vernissage.sampler.use.steered_scheduler import SteeredScheduler
 
         model, network = self._opened(params, folders)
         bank = _bank(folders, "test", network)
-        results = run_robustness(model, network, bank, _pictures(folders) if network.embedded else None, params)
+
+        def draw(
+            labels: Sequence[int], seeds: Sequence[int], *, price: float, scale: float, budget: int | None = None
+        ) -> SteeredResult:
+            pairs = zip(labels, seeds, strict=True)
+            return steered_sample(model, [Request(*pair, scale, price, budget) for pair in pairs], traced=False)
+
+        results = run_robustness(
+            model,
+            network,
+            bank,
+            _pictures(folders) if network.embedded else None,
+            params,
+            draw,
+            lambda entry: SteeredScheduler(programs=[entry.program.to_dict()]),
+        )
         with fresh_folder(folders.robustness) as folder:
             write_csv(folder / "cases.csv", [vars(result) for result in results])
 

@@ -8,7 +8,7 @@ import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -47,21 +47,61 @@ if TYPE_CHECKING:
     from vernissage.core.params import Params
     from vernissage.sampler.domain.denoiser import Denoiser
     from vernissage.sampler.judge.mixture import MixtureReport
+    from vernissage.sampler.judge.runs import Draw
+    from vernissage.sampler.learn.book import Entry, ProgramBook
+    from vernissage.sampler.learn.cascade import Cascade
     from vernissage.sampler.learn.classifiers import Classifier, Embedding
+    from vernissage.sampler.learn.consistency import Student
+    from vernissage.sampler.learn.controller import SteeringController
     from vernissage.sampler.learn.policies import Policy
     from vernissage.sampler.prepare.models import Network
     from vernissage.sampler.prepare.pictures import ClassPictures
     from vernissage.sampler.prepare.teacher_bank import Bank
-    from vernissage.sampler.use.model import SamplerModel
 
 log = logging.getLogger(__name__)
 
+# Where equal quality is asked for.
+_BAR_CALLS = (5, 6, 7, 8)
 _DIAL_PRICES = 4
 _MIXTURE_PRICES = 3
 _WALL_BATCHES = (1, 16, 64, 256)
 # Stock settings need so many calls before they are where the tuned ones are.
 _STOCK_CALLS = (8, 12, 20)
 _LARGEST_SEEN = 64
+
+
+class Trained(Protocol):
+    """A sampler as it is shipped."""
+
+    @property
+    def denoiser(self) -> Denoiser:
+        """The network."""
+        ...
+
+    @property
+    def book(self) -> ProgramBook:
+        """Its programs."""
+        ...
+
+    @property
+    def controller(self) -> SteeringController | None:
+        """Who steers."""
+        ...
+
+    @property
+    def student(self) -> Student | None:
+        """Answers in one or two evaluations."""
+        ...
+
+    @property
+    def cascade(self) -> Cascade | None:
+        """One evaluation, two, or a program."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +122,7 @@ class _Judges:
 
 
 def run_benchmark(
-    model: SamplerModel,
+    model: Trained,
     network: Network,
     bank: Bank,
     pictures: ClassPictures | None,
@@ -116,7 +156,8 @@ def run_benchmark(
     low, high = params.train.sampler.prices
     prices = np.geomspace(low, high, _DIAL_PRICES).round(6).tolist()
     arms = _arms(model, prices, section.ancestral, params)
-    budgets = tuple(budget for budget in model.book.budgets if 5 <= budget <= 8) or model.book.budgets[-2:]
+    middle = any(budget in _BAR_CALLS for budget in model.book.budgets)
+    budgets = _BAR_CALLS if middle else model.book.budgets[-2:]
     settings = BenchmarkSettings(
         tau=model.book.tau,
         seed=params.seed,
@@ -155,7 +196,13 @@ def run_benchmark(
 
 
 def run_robustness(
-    model: SamplerModel, network: Network, bank: Bank, pictures: ClassPictures | None, params: Params
+    model: Trained,
+    network: Network,
+    bank: Bank,
+    pictures: ClassPictures | None,
+    params: Params,
+    draw: Draw,
+    scheduler_from: Callable[[Entry], Any],
 ) -> list[Any]:
     """Run the 20 cases.
 
@@ -165,26 +212,17 @@ def run_robustness(
         bank: Test part.
         pictures: What the embedded network was taught; none for a pipeline.
         params: All parameters.
+        draw: What a user calls.
+        scheduler_from: Makes a scheduler of `diffusers` of a program.
 
     Returns:
         One result per case.
     """
     from vernissage.sampler.judge.robustness import run_cases
     from vernissage.sampler.judge.trials import RobustnessSettings, Subject
-    from vernissage.sampler.use.sample import Request, steered_sample
-    from vernissage.sampler.use.steered_scheduler import SteeredScheduler
 
     section = params.robustness.sampler
     judges = _judges(network, bank, pictures, 0, params.seed)
-
-    def draw(
-        labels: Sequence[int], seeds: Sequence[int], *, price: float, scale: float, budget: int | None = None
-    ) -> Any:
-        asked = [
-            Request(label, seed, guidance=scale, price=price, budget=budget)
-            for label, seed in zip(labels, seeds, strict=True)
-        ]
-        return steered_sample(model, asked, traced=False)
 
     scratch = Path(tempfile.mkdtemp(prefix="robustness-"))
     try:
@@ -200,7 +238,7 @@ def run_robustness(
             real=judges.real.all,
             features=judges.first,
             draw=draw,
-            scheduler_from=lambda entry: SteeredScheduler(programs=[entry.program.to_dict()]),
+            scheduler_from=scheduler_from,
         )
         settings = RobustnessSettings(requests=section.requests, seed=params.seed)
         with Progress("robustness", total=20, unit="cases") as progress:
@@ -269,7 +307,7 @@ def _small(seed: int, *purpose: str) -> int:
     return derive_seed(seed, *purpose) % 2**31
 
 
-def _arms(model: SamplerModel, prices: list[float], ancestral: int, params: Params) -> list[SamplerArm]:
+def _arms(model: Trained, prices: list[float], ancestral: int, params: Params) -> list[SamplerArm]:
     """All arms, the strongest rivals among them."""
     book, batch = model.book, params.sampler.batch
     families = [family for family in FAMILIES if book.family(family)]
@@ -295,7 +333,7 @@ def _arms(model: SamplerModel, prices: list[float], ancestral: int, params: Para
     return arms
 
 
-def _shown_arms(model: SamplerModel, arms: Sequence[SamplerArm]) -> list[tuple[SamplerArm, float]]:
+def _shown_arms(model: Trained, arms: Sequence[SamplerArm]) -> list[tuple[SamplerArm, float]]:
     """Rows of the sample sheets: few evaluations first, ours beside the bar with as many calls."""
     named = {arm.name: arm for arm in arms}
     shown = [(named["consistency"], float(budget)) for budget in (1, 2) if "consistency" in named]
@@ -304,7 +342,7 @@ def _shown_arms(model: SamplerModel, arms: Sequence[SamplerArm]) -> list[tuple[S
     return shown
 
 
-def _policy_arm(name: str, model: SamplerModel, policy: Policy, prices: list[float], role: Any) -> SamplerArm:
+def _policy_arm(name: str, model: Trained, policy: Policy, prices: list[float], role: Any) -> SamplerArm:
     student = None if model.student is None else CountedStudent(model.student)
 
     def run(denoiser: Denoiser, requests: Requests, budget: float) -> Sampled:
@@ -320,7 +358,7 @@ def _policy_arm(name: str, model: SamplerModel, policy: Policy, prices: list[flo
     return SamplerArm(name, tuple(sorted(prices)), run, role, dial="price", networks=networks)
 
 
-def _cascade_arm(model: SamplerModel, prices: list[float]) -> SamplerArm:
+def _cascade_arm(model: Trained, prices: list[float]) -> SamplerArm:
     from vernissage.sampler.learn.cascade import Cascade
 
     cascade = model.cascade
@@ -339,9 +377,7 @@ def _cascade_arm(model: SamplerModel, prices: list[float]) -> SamplerArm:
     return SamplerArm("cascade", tuple(sorted(prices)), run, "other", dial="price", networks=(student,))
 
 
-def _mixture(
-    model: SamplerModel, network: Network, bank: Bank, low: float, high: float, params: Params
-) -> MixtureReport:
+def _mixture(model: Trained, network: Network, bank: Bank, low: float, high: float, params: Params) -> MixtureReport:
     from vernissage.sampler.judge.mixture import MixtureSettings, examine
 
     assert model.controller is not None  # noqa: S101 - the only caller has looked
@@ -360,7 +396,7 @@ def _mixture(
 
 
 def _wall_clock(
-    model: SamplerModel, network: Network, requests: Requests, arms: Sequence[SamplerArm]
+    model: Trained, network: Network, requests: Requests, arms: Sequence[SamplerArm]
 ) -> list[dict[str, Any]]:
     """Milliseconds of the shipped programs and of the controller, with the controller's share of a network call."""
     named = {arm.name: arm for arm in arms}
