@@ -34,15 +34,17 @@ _SCRIPT = 64
 
 
 class Drawn(Protocol):
-    """What a draw gives.
+    """What drawing gives."""
 
-    Attributes:
-        sample: (N, C, H, W).
-        nfe: (N,) evaluations.
-    """
+    @property
+    def sample(self) -> torch.Tensor:
+        """(N, C, H, W)."""
+        ...
 
-    sample: torch.Tensor
-    nfe: torch.Tensor
+    @property
+    def nfe(self) -> torch.Tensor:
+        """(N,) network evaluations."""
+        ...
 
 
 class Draw(Protocol):
