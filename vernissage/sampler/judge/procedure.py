@@ -386,7 +386,7 @@ def _mixture(model: Trained, network: Network, bank: Bank, low: float, high: flo
         resamples=params.benchmark.sampler.bootstrap,
         seed=params.seed,
     )
-    prices = np.geomspace(low, high, _MIXTURE_PRICES + 2)[1:-1].round(6).tolist()
+    prices = np.geomspace(low, high, _MIXTURE_PRICES).round(6).tolist()
     began = time.monotonic()
     report = examine(
         network.denoiser, model.book, bank, model.controller, prices, student=model.student, settings=settings

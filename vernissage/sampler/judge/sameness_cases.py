@@ -287,7 +287,7 @@ def _scheduled(bench: Bench, scheduler: Any, entry: Entry, tasks: Tasks) -> Any:
     scheduler.set_timesteps(entry.calls)
     state = tasks.requests.start * scheduler.init_noise_sigma
     kind = getattr(scheduler.config, "prediction_type", "epsilon")
-    for level, time in zip(entry.program.levels, scheduler.timesteps, strict=True):
+    for level, time in zip(entry.program.asked, scheduler.timesteps, strict=True):
         root = math.sqrt(1 + level**2)
         x = state * root
         with torch.no_grad():
@@ -318,16 +318,20 @@ def _round_trip(scheduler: Any, program: Program, low: float, high: float) -> tu
         return off, ""
     if not bool((sigmas.diff() < 0).all()) or float(scheduler.sigmas[-1]) != 0:
         return off, "levels do not fall to 0"
-    scheduler.set_timesteps(sigmas=program.sigmas)
+    # Timesteps are those of the levels that the network is told.
+    told = torch.tensor(program.asked)
+    if not bool((told.diff() < 0).all()):
+        return off, ""
+    scheduler.set_timesteps(sigmas=[*program.asked, 0.0])
     if not torch.allclose(scheduler.timesteps.cpu().double(), times.double()):
         return off, "its levels, given as such, have other timesteps"
     # Beyond the training there is no timestep to come back from.
-    inside = (levels >= low) & (levels <= high)
+    inside = (told >= low) & (told <= high)
     if bool((times.diff() >= 0).any()):
         return off, "" if not bool(inside.all()) else "timesteps do not fall"
     scheduler.set_timesteps(timesteps=times.tolist())
     back = scheduler.sigmas[:-1].cpu()
-    return max(off, float((back / levels - 1).abs()[inside].max()) if bool(inside.any()) else 0.0), ""
+    return max(off, float((back / told - 1).abs()[inside].max()) if bool(inside.any()) else 0.0), ""
 
 
 BATCH_SIZES = Case(
