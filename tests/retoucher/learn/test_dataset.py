@@ -13,6 +13,7 @@ from tests.retoucher.learn.worlds import darkened, photos
 from vernissage.core.errors import BadInput, MissingArtifact
 from vernissage.core.files import atomic_write_json
 from vernissage.core.images import save_png, to_uint8
+from vernissage.core.tables import write_csv
 from vernissage.retoucher.learn.dataset import (
     cropped_originals,
     load_photo,
@@ -21,7 +22,6 @@ from vernissage.retoucher.learn.dataset import (
     photos_of_split,
     read_pairs,
     unique_originals,
-    write_csv,
 )
 from vernissage.retoucher.learn.suggestions import classic_suggestions
 
