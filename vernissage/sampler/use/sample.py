@@ -316,7 +316,7 @@ class _Measured:
     """A denoiser or student whose calls are measured; whatever else slots look for in a network is there if it was."""
 
     def __init__(self, network: Any, clock: _Clock) -> None:
-        for name in ("shape", "sigma_data", "sigma_min", "sigma_max", "spec", "feature_width"):
+        for name in ("shape", "sigma_data", "sigma_min", "sigma_max", "middle", "spec", "feature_width"):
             if hasattr(network, name):
                 setattr(self, name, getattr(network, name))
         self._ask = clock.asked(network)
