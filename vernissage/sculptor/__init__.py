@@ -1,0 +1,1 @@
+"""The sculptor: builds block structures that hold together, from a sentence."""

@@ -1,0 +1,1 @@
+"""Baselines, benchmark and robustness."""

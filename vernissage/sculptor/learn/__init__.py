@@ -1,0 +1,1 @@
+"""Networks, their training, and the samplers that build with them."""

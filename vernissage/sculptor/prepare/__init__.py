@@ -1,0 +1,1 @@
+"""Makes the dataset: grown structures and those of the user, with captions."""
