@@ -1,0 +1,80 @@
+"""Guides: what the network is told about every voxel before any is drawn, made from plans or coarse grids."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from vernissage.sculptor.domain.plan import INDEX, LEAFLESS, QUARTERS, TRUNK_COUNTS
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Distances are told in units of so many blocks, and clipped beyond so many units.
+_UNIT, _FURTHEST = 8.0, 2.0
+PLAN_CHANNELS = 20
+
+
+def plan_guide(values: Tensor, path: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """Return what a plan says of every voxel.
+
+    Args:
+        values: (B, fields) int64, in the order of `plan.FIELDS`.
+        path: (B, Y, 2) int64, centre (z, x) of the trunk in half-blocks, layer by layer.
+        shape: (Y, Z, X) of the canvas; boxes may be smaller, they lie at its origin.
+
+    Returns:
+        (B, PLAN_CHANNELS, Y, Z, X) float32: offsets from the trunk's axis, heights over the ground, below the top, over
+        the crown's base and below the trunk's end, distances to the sides of the box, and how far inside trunk and
+        crown a voxel lies.
+    """
+    height, depth, width = shape
+    y = torch.arange(height, device=values.device).view(1, -1, 1, 1).float()
+    z = torch.arange(depth, device=values.device).view(1, 1, -1, 1).float()
+    x = torch.arange(width, device=values.device).view(1, 1, 1, -1).float()
+
+    def field(name: str) -> Tensor:
+        return values[:, INDEX[name]].view(-1, 1, 1, 1).float()
+
+    axis = path[:, :height].float() / 2
+    dz, dx = z - axis[:, :, 0, None, None], x - axis[:, :, 1, None, None]
+    across, reach = torch.hypot(dz, dx), torch.maximum(dz.abs(), dx.abs())
+    counts = torch.tensor(TRUNK_COUNTS, device=values.device, dtype=torch.float32)[values[:, INDEX["trunk"]]]
+    half_trunk = counts.sqrt().view(-1, 1, 1, 1) / 2
+    tall, run, base = field("height"), field("run"), field("crown_base")
+    leafy = (base < LEAFLESS).float()
+    crown_height = (tall - base).clamp(min=1)
+    radius = _radius_at((y - base) / crown_height, values)
+    in_crown = leafy * (y >= base).float() * (y < tall).float()
+    channels = [
+        dz / _UNIT,
+        dx / _UNIT,
+        across / _UNIT,
+        y / _UNIT,
+        (tall - 1 - y) / _UNIT,
+        (y + 0.5) / tall,
+        (run - 1 - y) / _UNIT,
+        leafy * (y - base) / _UNIT,
+        z / _UNIT,
+        x / _UNIT,
+        (field("depth") - 1 - z) / _UNIT,
+        (field("width") - 1 - x) / _UNIT,
+        ((half_trunk + 0.01 - reach) * 2).clamp(-1, 1) * (y < run).float(),
+        (y < run).float(),
+        in_crown,
+        in_crown * (radius - across) / _UNIT,
+        in_crown * ((radius - across) * 2).clamp(-1, 1),
+        in_crown * across / (radius + 0.5),
+        (y == 0).float(),
+        (y == run - 1).float(),
+    ]
+    whole = [torch.broadcast_to(channel, (len(values), height, depth, width)) for channel in channels]
+    return torch.stack(whole, 1).clamp(-_FURTHEST, _FURTHEST)
+
+
+def _radius_at(share: Tensor, values: Tensor) -> Tensor:
+    """Radius of the crown at a height given as share of the crown's: of the quarter that the height lies in."""
+    quarter = (share * QUARTERS).long().clamp(0, QUARTERS - 1)
+    radii = values[:, INDEX["radius_0"] : INDEX["radius_0"] + QUARTERS].float()
+    return torch.gather(radii, 1, quarter.flatten(1)).view(quarter.shape)
