@@ -23,6 +23,14 @@ from vernissage.core.sampler_params import (
     SamplerValidate,
     TeacherBank,
 )
+from vernissage.core.sculptor_params import (
+    SculptorBenchmark,
+    SculptorRobustness,
+    SculptorSection,
+    SculptorTrain,
+    SculptorValidate,
+    Structures,
+)
 from vernissage.core.typed_yaml import (
     LIST_AS_TUPLE,
     ParamRow,
@@ -62,6 +70,12 @@ __all__ = [
     "SamplerRobustness",
     "SamplerTrain",
     "SamplerValidate",
+    "SculptorBenchmark",
+    "SculptorRobustness",
+    "SculptorSection",
+    "SculptorTrain",
+    "SculptorValidate",
+    "Structures",
     "SystemRow",
     "TeacherBank",
     "Train",
@@ -360,6 +374,7 @@ class Validate(Section):
 
     retoucher: RetoucherValidate
     sampler: SamplerValidate
+    sculptor: SculptorValidate
 
 
 class RetoucherReward(Section):
@@ -686,6 +701,7 @@ class Train(Section):
 
     retoucher: RetoucherTrain
     sampler: SamplerTrain
+    sculptor: SculptorTrain
 
 
 class RetoucherBenchmark(Section):
@@ -726,6 +742,7 @@ class Benchmark(Section):
 
     retoucher: RetoucherBenchmark
     sampler: SamplerBenchmark
+    sculptor: SculptorBenchmark
 
 
 class RetoucherRobustness(Section):
@@ -745,14 +762,15 @@ class Robustness(Section):
 
     retoucher: RetoucherRobustness
     sampler: SamplerRobustness
+    sculptor: SculptorRobustness
 
 
 class SystemRow(Section):
     """What the stages of one agent read beside what all of them do; dvc.yaml puts these into its deps and params."""
 
-    model: str = knob(
-        "The model in models/ that it learns with: its judge, or the network that it steers.",
-        stages=("train", "benchmark", "robustness", "report"),
+    beside: str = knob(
+        "What it learns with beside its data set, as a path: its judge, the network that it steers, its grower's code.",
+        stages=("validate", "train", "benchmark", "robustness", "report"),
     )
     data: str = knob(
         "Section of the params that made its data set; a change of it trains again.",
@@ -773,6 +791,7 @@ class Params(Section):
             "degrade-split",
             "denoiser",
             "teacher-bank",
+            "structures",
             "train",
             "benchmark",
             "robustness",
@@ -798,6 +817,8 @@ class Params(Section):
     sampler: Sampler
     denoiser: Denoiser
     teacher_bank: TeacherBank
+    structures: Structures
+    sculptor: SculptorSection
     validate_: Validate = knob("Gates in front of training.", alias="validate")
     train: Train
     benchmark: Benchmark

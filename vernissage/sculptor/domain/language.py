@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+__all__ = ["LONGEST", "VOCABULARY", "Prompt", "caption", "read_prompt", "swap_word"]
+
 #: Words of a prompt that are read.
 LONGEST = 256
 
@@ -54,7 +56,7 @@ _MOST_LETTERS = 40 * LONGEST
 _T = TypeVar("_T")
 
 # How often a caption says the species and any other attribute, and one that has a value that goes without saying.
-_SPECIES_SHARE, _SHARE, _QUIET_SHARE, _NOTHING_SHARE = 0.85, 0.5, 0.3, 0.03
+_SPECIES_SHARE, _SHARE, _QUIET_SHARE, _NOTHING_SHARE = 0.85, 0.46, 0.3, 0.03
 _QUIET = frozenset({"medium", "straight", "no roots", "no branches"})
 
 _TREE = "tree"

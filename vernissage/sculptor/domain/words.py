@@ -7,6 +7,7 @@ import unicodedata
 import zlib
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ def heights(found: list[str]) -> tuple[list[str], list[int], list[str]]:
     return rest, blocks, unread
 
 
+@lru_cache(maxsize=10_000)
 def ngrams(word: str, buckets: int = BUCKETS) -> tuple[int, ...]:
     """Return numbers of a word's pieces of 3 to 5 letters, with marks where it begins and ends.
 

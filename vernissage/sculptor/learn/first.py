@@ -78,7 +78,9 @@ def train_first(
                 group["lr"] = lr
             loss = learner.loss(update)
             if not math.isfinite(float(loss)):
-                raise BadInput(f"sculptor: the {settings.shape.first}'s loss is {float(loss)} at update {update}; lower lr")
+                raise BadInput(
+                    f"sculptor: the {settings.shape.first}'s loss is {float(loss)} at update {update}; lower lr"
+                )
             optimiser.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -131,7 +133,7 @@ class _FirstLearner:
             prompts.append("" if dropped or not captions else captions[int(rng.integers(len(captions)))])
         if sculptor.first_words is None:
             raise ValueError("nothing comes first")
-        text: Tensor = sculptor.first_words(prompts)
+        text: Tensor = sculptor.first_words(sculptor.first_words.tokenise(prompts, generator))
         if sculptor.planner is not None:
             values, paths = turned_plans(self.values[rows], self.paths[rows], symmetries)
             numbers = torch.tensor([SIZE_NAMES.index(self.examples.sizes[row]) for row in rows])

@@ -10,13 +10,14 @@ from torch import nn
 
 from vernissage.core.errors import CorruptArtifact
 from vernissage.core.weights import load_weights, save_weights
+from vernissage.sculptor.domain.language import VOCABULARY
 from vernissage.sculptor.domain.plan import FIELDS
 from vernissage.sculptor.domain.roles import Role
 from vernissage.sculptor.learn.blueprints import GUIDE_CHANNELS
 from vernissage.sculptor.learn.coarse import CoarseNetwork, CoarseShape
 from vernissage.sculptor.learn.network import NetworkShape, VoxelNetwork
 from vernissage.sculptor.learn.planner import Planner, PlannerShape
-from vernissage.sculptor.learn.text_encoder import make_text_encoder
+from vernissage.sculptor.learn.text_encoder import WORDS, TextEncoder, make_text_encoder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,13 +39,15 @@ class SculptorShape:
         planner: Of the plans; only where these come first.
         coarse: Of the coarse grids; only where these come first.
         text_model: `words`, or name or path of a sentence encoder for transformers.
+        vocabulary: The words that `words` has a vector for; kept with the weights, which belong to these words.
     """
 
     first: First = "plan"
     network: NetworkShape = field(default_factory=NetworkShape)
     planner: PlannerShape = field(default_factory=PlannerShape)
     coarse: CoarseShape = field(default_factory=CoarseShape)
-    text_model: str = "words"
+    text_model: str = WORDS
+    vocabulary: tuple[str, ...] = VOCABULARY
 
     def __post_init__(self) -> None:
         network = replace(self.network, guide=GUIDE_CHANNELS[self.first], plan=self.first == "plan")
@@ -60,7 +63,12 @@ class SculptorShape:
             PlannerShape(**facts["planner"]),
             CoarseShape(**facts["coarse"]),
             facts["text_model"],
+            tuple(facts["vocabulary"]),
         )
+
+    def text_encoder(self, width: int) -> TextEncoder:
+        """Return a fresh text encoder."""
+        return make_text_encoder(self.text_model, width, self.vocabulary)
 
 
 class Sculptor(nn.Module):
@@ -80,11 +88,11 @@ class Sculptor(nn.Module):
         super().__init__()
         self.shape, self.facts = shape, dict(facts or {})
         self.network = VoxelNetwork(shape.network)
-        self.words = make_text_encoder(shape.text_model, shape.network.text)
+        self.words = shape.text_encoder(shape.network.text)
         self.planner = Planner(shape.planner) if shape.first == "plan" else None
         self.coarse = CoarseNetwork(shape.coarse) if shape.first == "coarse" else None
         width = {"plan": shape.planner.text, "coarse": shape.coarse.text}.get(shape.first)
-        self.first_words = None if width is None else make_text_encoder(shape.text_model, width)
+        self.first_words = None if width is None else shape.text_encoder(width)
 
     @property
     def first(self) -> First:

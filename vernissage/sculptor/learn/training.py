@@ -32,6 +32,7 @@ from vernissage.core.progress import Progress
 from vernissage.core.seeds import derive_seed, numpy_generator, torch_generator
 from vernissage.core.tables import fingerprint
 from vernissage.sculptor.domain.roles import OUTSIDE, ROLES
+from vernissage.sculptor.learn.building import Building
 from vernissage.sculptor.learn.examples import Batch, Batches, Examples, examples_of
 from vernissage.sculptor.learn.first import train_first
 from vernissage.sculptor.learn.looks import Look, Watcher
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from vernissage.sculptor.domain.dataset import Dataset
+    from vernissage.sculptor.learn.text_encoder import Tokens
 
 _GRADIENT_NORM = 1.0
 _LAST_LR = 0.02
@@ -55,6 +57,8 @@ class SculptorTraining:
 
     Attributes:
         shape: What the sculptor is made of.
+        building: How a look builds; also kept with the weights, as the usual way to build with them.
+        plan_guidance: Guidance scale of what comes first, likewise.
         epochs: How often a number of `updates` is made.
         updates: Updates of the network's weights in an epoch.
         warm_up_epochs: Epochs over which the learning rate rises from 0; it falls over the others.
@@ -82,6 +86,8 @@ class SculptorTraining:
     """
 
     shape: SculptorShape = field(default_factory=SculptorShape)
+    building: Building = field(default_factory=Building)
+    plan_guidance: float = 1.5
     epochs: int = 10
     updates: int = 100
     warm_up_epochs: float = 0.5
@@ -136,6 +142,11 @@ class Trained:
     first: list[dict[str, Any]]
     best_epoch: int
 
+    def summary(self) -> dict[str, Any]:
+        """What a training alone can be compared by."""
+        best = next(row for row in self.epochs if row["epoch"] == self.best_epoch)
+        return {key: round(value, 6) if isinstance(value, float) else value for key, value in best.items()}
+
 
 def train_sculptor(dataset: Dataset, settings: SculptorTraining, folder: Path) -> Trained:
     """Train a sculptor; go on where a training on the same data with the same settings was cut off.
@@ -171,7 +182,15 @@ class _Trainer:
         self.identity = fingerprint(sorted(asdict(settings).items()), *_digests(dataset))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(settings.seed, "sculptor"))
-            self.sculptor = Sculptor(shape, {"roles": self.examples.roles, "seed": settings.seed})
+            self.sculptor = Sculptor(
+                shape,
+                {
+                    "seed": settings.seed,
+                    "roles": self.examples.roles,
+                    "building": asdict(settings.building),
+                    "plan_guidance": settings.plan_guidance,
+                },
+            )
         self.sculptor.to(self.device)
         self.first_rows: list[dict[str, Any]] = []
         self.batches = Batches(
@@ -230,13 +249,14 @@ class _Trainer:
         seen = noised(batch.x0, t, settings.corruption, generator, drawn=batch.drawn, roles=roles)
         voxels = int((batch.x0 != OUTSIDE).sum())
         uniform = torch.rand(batch.x0.shape, generator=generator)
+        words = self.sculptor.words.tokenise(batch.prompts, generator)
 
         def part(rows: slice) -> tuple[float, list[torch.Tensor], torch.Tensor]:
             # Every thread has its own register for this.
             torch.set_flush_denormal(True)
             x0, weight = batch.x0[rows].to(self.device), seen.weight[rows].to(self.device)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat):
-                logits = self._logits(batch, seen.tokens, rows)
+                logits = self._logits(batch, words, seen.tokens, rows)
             loss = weighted_loss(logits, x0, weight) * ((x0 != OUTSIDE).sum() / voxels)
             slopes = torch.autograd.grad(loss, self.learned, allow_unused=True)
             rising = torch.softmax(logits.detach().float(), 1).cumsum(1)
@@ -263,9 +283,9 @@ class _Trainer:
         self.losses.append(loss)
         return loss
 
-    def _logits(self, batch: Batch, tokens: torch.Tensor, rows: slice) -> torch.Tensor:
+    def _logits(self, batch: Batch, words: Tokens, tokens: torch.Tensor, rows: slice) -> torch.Tensor:
         sculptor, guides = self.sculptor, batch.guides
-        text = sculptor.words(batch.prompts[rows])
+        text = sculptor.words(words.rows(torch.arange(len(batch.rows))[rows]))
         values = None if guides.values is None else guides.values[rows].to(self.device)
         condition = sculptor.network.condition(text, values)
         logits: torch.Tensor = sculptor.network(
@@ -334,9 +354,7 @@ class _Trainer:
                 continue
             self.sculptor.load_state_dict(without_prefix("sculptor", state.tensors))
             self.mean.load_state_dict(without_prefix("mean", state.tensors))
-            self.best = {
-                name: tensor.to(self.device) for name, tensor in without_prefix("best", state.tensors).items()
-            }
+            self.best = {name: tensor.to(self.device) for name, tensor in without_prefix("best", state.tensors).items()}
             restore_optimiser(self.optimiser, without_prefix("moments", state.tensors))
             self.memory = state.tensors["memory"].numpy().copy()
             self.update, self.losses = state.facts["update"], list(state.facts["losses"])

@@ -17,7 +17,7 @@ from vernissage.sculptor.prepare.series import SPLITS
 from vernissage.sculptor.prepare.symmetry import symmetry_key
 
 if TYPE_CHECKING:
-    from vernissage.sculptor.prepare.dataset import Dataset
+    from vernissage.sculptor.domain.dataset import Dataset
 
 GATE_NAME = "sculptor"
 
@@ -111,7 +111,7 @@ def expectations(limits: GateLimits) -> list[TableExpectation]:
             gxe.ExpectColumnValuesToBeBetween(column="trees", min_value=limits.least_value_count)),
         _that("own", "enough of the own structures are one piece (validate.sculptor.least_own_whole), or floating "
             "parts are what is learned from them",
-            gxe.ExpectColumnValuesToBeBetween(column="whole_share", min_value=limits.least_own_whole)),
+            gxe.ExpectColumnMeanToBeBetween(column="whole_share", min_value=limits.least_own_whole)),
     ]  # fmt: skip
 
 

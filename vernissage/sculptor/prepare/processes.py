@@ -42,4 +42,4 @@ def in_processes(work: Callable[[Item], Result], items: Sequence[Item], workers:
             ) from error
         finally:
             # After an error or Ctrl-C nobody wants the rest.
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)

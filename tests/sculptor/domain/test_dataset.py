@@ -14,7 +14,7 @@ from vernissage.core.errors import CorruptArtifact, MissingArtifact
 from vernissage.core.files import sha256_file
 from vernissage.sculptor.domain.anatomy import judge_anatomy
 from vernissage.sculptor.domain.attributes import ATTRIBUTES, measure_attributes
-from vernissage.sculptor.prepare.dataset import COLUMNS, Dataset, measured_columns, table_of
+from vernissage.sculptor.domain.dataset import COLUMNS, Dataset, measured_columns, table_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
