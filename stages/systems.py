@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from vernissage.retoucher.system import RetoucherSystem
 from vernissage.sampler.system import SamplerSystem
+from vernissage.sculptor.system import SculptorSystem
 
 if TYPE_CHECKING:
     from vernissage.pipeline.systems import System
 
-SYSTEMS: dict[str, System] = {system.name: system for system in (RetoucherSystem(), SamplerSystem())}
+SYSTEMS: dict[str, System] = {system.name: system for system in (RetoucherSystem(), SamplerSystem(), SculptorSystem())}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vernissage.sculptor.domain.attributes import ATTRIBUTES, crown_measure, measure_attributes
-from vernissage.sculptor.domain.roles import LEAVES, OUTSIDE
+from vernissage.sculptor.domain.roles import LEAVES, OUTSIDE, WOODS
 from vernissage.sculptor.domain.sizes import SIZES
 from vernissage.sculptor.domain.trunk import trunk_run
 
@@ -28,6 +28,9 @@ TRUNK_COUNTS = (0, 1, 2, 3, 5, 7, 10, 17)
 DENSITIES = 10
 QUARTERS = 4
 LEAFLESS = MOST.height
+# Directions from above, an eighth of a turn each: towards +X first, then turning to +Z.
+OCTANTS = 8
+FURTHEST = 17
 STEPS_PER_AXIS = 5
 MOVES = STEPS_PER_AXIS**2
 
@@ -43,13 +46,13 @@ FIELDS: dict[str, int] = {
     "base_z": 2 * MOST.depth - 1,
     "run": MOST.height + 1,
     "crown_base": LEAFLESS + 1,
-    "radius_0": 18,
-    "radius_1": 18,
-    "radius_2": 18,
-    "radius_3": 18,
+    **{f"radius_{quarter}": FURTHEST + 1 for quarter in range(QUARTERS)},
     "density": DENSITIES,
     "roots": 2,
     "branches": 2,
+    **{f"limb_{octant}": FURTHEST + 1 for octant in range(OCTANTS)},
+    **{f"limb_height_{octant}": MOST.height for octant in range(OCTANTS)},
+    **{f"reach_{octant}": FURTHEST + 1 for octant in range(OCTANTS)},
 }
 NAMES = tuple(FIELDS)
 INDEX = {name: index for index, name in enumerate(NAMES)}
@@ -63,7 +66,9 @@ class Plan:
         values: (fields,) int64, in the order of `FIELDS`. `height`, `width` and `depth` are the box in blocks;
             `base_x` and `base_z` the centre of the base in half-blocks from the box's first column; `run` the layers
             of the trunk; `crown_base` the lowest layer of leaves, `LEAFLESS` where there are none; `radius_*` the
-            largest distance of leaves from the trunk's axis in each quarter of the crown from below, in blocks.
+            largest distance of leaves from the trunk's axis in each quarter of the crown from below, in blocks;
+            `limb_*` the distance of the furthest wood in each octant and `limb_height_*` its layer; `reach_*` the
+            distance of the furthest leaves in each octant.
         path: (height, 2) int64, the centre (z, x) of the trunk in each layer, in half-blocks; above the trunk it stays
             where the trunk ended.
     """
@@ -98,6 +103,10 @@ class Plan:
         if symmetry & 4:
             path = path[:, ::-1].copy()
             values[[x, z, width, depth]] = values[[z, x, depth, width]]
+        octants = turned_octants(symmetry)
+        for name in ("limb", "limb_height", "reach"):
+            first = INDEX[f"{name}_0"]
+            values[first : first + OCTANTS] = values[first + octants]
         return Plan(values, path)
 
 
@@ -118,6 +127,24 @@ def turned_grid(grid: np.ndarray, symmetry: int) -> np.ndarray:
     if symmetry & 4:
         grid = grid.transpose(0, 2, 1)
     return grid
+
+
+def turned_octants(symmetry: int) -> np.ndarray:
+    """Return (OCTANTS,) for each octant after `turned_grid(grid, symmetry)` the one that it was before."""
+    octants = np.arange(OCTANTS)
+    # Read backwards: what was done last is undone first.
+    if symmetry & 4:
+        octants = (OCTANTS // 4 - octants) % OCTANTS
+    if symmetry & 2:
+        octants = -octants % OCTANTS
+    if symmetry & 1:
+        octants = (OCTANTS // 2 - octants) % OCTANTS
+    return octants
+
+
+def octant_of(dz: np.ndarray, dx: np.ndarray) -> np.ndarray:
+    """Return the number of the octant that each offset lies in."""
+    return np.rint(np.arctan2(dz, dx) * (OCTANTS / (2 * np.pi))).astype(np.int64) % OCTANTS
 
 
 def measure_plan(roles: np.ndarray, *, species: str | None = None) -> Plan:
@@ -164,6 +191,12 @@ def measure_plan(roles: np.ndarray, *, species: str | None = None) -> Plan:
     }
     radii = np.zeros(QUARTERS, np.int64) if leafless else _radii(leaves, path, crown.base, height)
     values |= {f"radius_{quarter}": int(radius) for quarter, radius in enumerate(radii)}
+    limbs, heights = _reaches(np.isin(roles, WOODS), path)
+    reaches, _ = _reaches(leaves & (not leafless), path)
+    for octant in range(OCTANTS):
+        values[f"limb_{octant}"] = int(limbs[octant])
+        values[f"limb_height_{octant}"] = int(heights[octant])
+        values[f"reach_{octant}"] = int(reaches[octant])
     return Plan(np.array([values[name] for name in NAMES], np.int64), path)
 
 
@@ -185,7 +218,22 @@ def _radii(leaves: np.ndarray, path: np.ndarray, base: int, height: int) -> np.n
     quarter = np.clip((y - base) * QUARTERS // max(1, height - base), 0, QUARTERS - 1)
     radii = np.zeros(QUARTERS)
     np.maximum.at(radii, quarter, distance)
-    return np.minimum(np.ceil(radii), FIELDS["radius_0"] - 1).astype(np.int64)
+    return np.minimum(np.ceil(radii), FURTHEST).astype(np.int64)
+
+
+def _reaches(mask: np.ndarray, path: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distance of the furthest voxel from the axis in each octant, rounded, and its layer; 0 where there is none."""
+    y, z, x = np.nonzero(mask)
+    dz, dx = z - path[y, 0] / 2, x - path[y, 1] / 2
+    distance, octant = np.hypot(dz, dx), octant_of(dz, dx)
+    furthest, height = np.zeros(OCTANTS, np.int64), np.zeros(OCTANTS, np.int64)
+    # On the boundary of two octants a voxel must not fall to one of them by rounding; within half a block is the axis.
+    for number in range(OCTANTS):
+        here = np.flatnonzero((octant == number) & (distance >= 1))
+        if len(here):
+            last = here[np.lexsort((y[here], distance[here]))[-1]]
+            furthest[number], height[number] = min(FURTHEST, round(float(distance[last]))), y[last]
+    return furthest, height
 
 
 def moves_of(path: np.ndarray, run: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Runs another sampler on the canvases that the sculptor works on: what it decides first, prompts and boxes are alike."""
+"""Runs another sampler on the canvases that the sculptor works on, with the same prompts, plans and boxes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from vernissage.core.errors import BadInput
 from vernissage.core.parallel import in_parts
 from vernissage.sculptor.domain.plan import MOST
-from vernissage.sculptor.learn.blueprints import Blueprint, guides_of
+from vernissage.sculptor.learn.blueprints import Blueprint, Guides, guides_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vernissage.sculptor.judge.arms import BenchRequest
-    from vernissage.sculptor.learn.blueprints import First, Guides
+    from vernissage.sculptor.learn.blueprints import First
     from vernissage.sculptor.learn.network import VoxelNetwork
     from vernissage.sculptor.learn.text_encoder import TextEncoder
 
@@ -79,7 +79,7 @@ def on_canvases(
     def work(part: slice) -> None:
         torch.set_flush_denormal(True)
         for canvas, numbers in chunks[part]:
-            guides = guides_of([boxes[number] for number in numbers], canvas, first).to(device)
+            guides = _on_device(guides_of([boxes[number] for number in numbers], canvas, first), device)
             asked = tuple(requests[number] for number in numbers)
             condition = network.condition(words([request.prompt for request in asked]), guides.values)
             roles = fill(CanvasBatch(asked, guides, condition)).cpu().numpy().astype(np.uint8)
@@ -101,6 +101,11 @@ def _blueprint(request: BenchRequest, first: First) -> Blueprint:
     if first != "plan" or request.plan is None:
         raise BadInput(f"{request.prompt!r}: no plan, but {first} comes first; expected a plan with every request")
     return Blueprint(request.plan.shape, request.plan)
+
+
+def _on_device(guides: Guides, device: torch.device) -> Guides:
+    values = None if guides.values is None else guides.values.to(device)
+    return Guides(guides.channels.to(device), values, guides.inside.to(device))
 
 
 def _rows_at_once(canvas: tuple[int, int, int], device: torch.device) -> int:

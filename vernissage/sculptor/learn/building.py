@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-Order = Literal["random", "confidence", "outward"]
+Order = Literal["random", "confidence", "entropy", "outward"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Building:
     edit_share: float = 0.05
     temperature: float = 1.0
     guidance: float = 1.0
-    schedule: Literal["cosine", "linear"] = "cosine"
+    schedule: Literal["cosine", "linear", "even"] = "cosine"
 
     def __post_init__(self) -> None:
         if not 1 <= self.steps <= 4096:
@@ -116,7 +116,8 @@ def build(
         last = step == building.steps - 1
         left = (decidable.double() * (0.0 if last else building.undecided(step))).floor().long()
         doubted = _doubted(state, log_p, building.doubt_share, building.doubt)
-        state = _decide(state, log_p, left, building, _uniform(generators, state.tokens.shape[1], 2), distance)
+        budget = 1 / (building.steps - step) if building.schedule == "even" else None
+        state = _decide(state, log_p, left, building, _uniform(generators, state.tokens.shape[1], 2), distance, budget)
         if not last:
             state = replace(state, tokens=state.tokens.masked_fill(doubted, MASK))
         if watch is not None:
@@ -162,7 +163,13 @@ def _uniform(generators: Sequence[torch.Generator], voxels: int, draws: int) -> 
 
 
 def _decide(
-    state: State, log_p: Tensor, left: Tensor, building: Building, uniform: Tensor, distance: Tensor | None
+    state: State,
+    log_p: Tensor,
+    left: Tensor,
+    building: Building,
+    uniform: Tensor,
+    distance: Tensor | None,
+    budget: float | None = None,
 ) -> State:
     """Draw undecided voxels, those first that the order says, until `left` (B,) are undecided."""
     undecided = state.tokens == MASK
@@ -173,14 +180,26 @@ def _decide(
     elif building.order == "confidence":
         sure = log_p.gather(2, drawn[..., None])[..., 0]
         rank = -(sure - building.order_noise * torch.log(-torch.log(chance)))
+    elif building.order == "entropy":
+        rank = _entropy(log_p) + building.order_noise * 0.1 * chance
     else:
         if distance is None:
             raise BadInput("order outward: expected distances from a trunk's axis, which only plans give")
         rank = distance + building.order_noise * chance
     rank = rank.masked_fill(~undecided, torch.inf)
-    place = rank.argsort(dim=1, stable=True).argsort(1)
-    chosen = undecided & (place < (undecided.sum(1) - left)[:, None])
+    by_rank = rank.argsort(dim=1, stable=True)
+    place = by_rank.argsort(1)
+    if budget is None or budget == 1:
+        chosen = undecided & (place < (undecided.sum(1) - left)[:, None])
+    else:
+        doubt = _entropy(log_p).masked_fill(~undecided, 0.0)
+        spent = doubt.gather(1, by_rank).cumsum(1).gather(1, place)
+        chosen = undecided & ((spent <= doubt.sum(1, keepdim=True) * budget) | (place == 0))
     return replace(state, tokens=torch.where(chosen, drawn, state.tokens))
+
+
+def _entropy(log_p: Tensor) -> Tensor:
+    return -(log_p.exp() * log_p).sum(2)
 
 
 def _draw(log_p: Tensor, uniform: Tensor) -> Tensor:

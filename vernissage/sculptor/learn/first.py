@@ -20,7 +20,7 @@ from vernissage.core.checkpoints import (
 from vernissage.core.errors import BadInput
 from vernissage.core.progress import Progress
 from vernissage.core.seeds import numpy_generator, torch_generator
-from vernissage.sculptor.domain.plan import INDEX, MOST, SYMMETRIES, turned_grid
+from vernissage.sculptor.domain.plan import INDEX, MOST, OCTANTS, SYMMETRIES, turned_grid, turned_octants
 from vernissage.sculptor.learn.coarse import coarse_loss
 from vernissage.sculptor.learn.planner import SIZE_NAMES, planner_loss
 
@@ -169,6 +169,10 @@ def turned_plans(values: np.ndarray, paths: np.ndarray, symmetries: np.ndarray) 
     for one, other in (("base_x", "base_z"), ("width", "depth")):
         pair = [INDEX[one], INDEX[other]]
         values[np.ix_(rows, pair)] = values[np.ix_(rows, pair[::-1])]
+    octants = np.stack([turned_octants(symmetry) for symmetry in range(SYMMETRIES)])[symmetries]
+    for name in ("limb", "limb_height", "reach"):
+        first = INDEX[f"{name}_0"]
+        values[:, first : first + OCTANTS] = np.take_along_axis(values[:, first : first + OCTANTS], octants, 1)
     return values, paths
 
 

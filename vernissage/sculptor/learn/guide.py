@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
 
-from vernissage.sculptor.domain.plan import INDEX, LEAFLESS, QUARTERS, TRUNK_COUNTS
+from vernissage.sculptor.domain.plan import INDEX, LEAFLESS, OCTANTS, QUARTERS, TRUNK_COUNTS
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 # Distances are told in units of so many blocks, and clipped beyond so many units.
 _UNIT, _FURTHEST = 8.0, 2.0
-PLAN_CHANNELS = 20
+PLAN_CHANNELS = 28
 
 
 def plan_guide(values: Tensor, path: Tensor, shape: tuple[int, int, int]) -> Tensor:
@@ -26,8 +27,8 @@ def plan_guide(values: Tensor, path: Tensor, shape: tuple[int, int, int]) -> Ten
 
     Returns:
         (B, PLAN_CHANNELS, Y, Z, X) float32: offsets from the trunk's axis, heights over the ground, below the top, over
-        the crown's base and below the trunk's end, distances to the sides of the box, and how far inside trunk and
-        crown a voxel lies.
+        the crown's base and below the trunk's end, distances to the sides of the box, how far inside trunk and crown a
+        voxel lies, and how far it is from the end of the limb and of the leaves in its octant.
     """
     height, depth, width = shape
     y = torch.arange(height, device=values.device).view(1, -1, 1, 1).float()
@@ -47,6 +48,11 @@ def plan_guide(values: Tensor, path: Tensor, shape: tuple[int, int, int]) -> Ten
     crown_height = (tall - base).clamp(min=1)
     radius = _radius_at((y - base) / crown_height, values)
     in_crown = leafy * (y >= base).float() * (y < tall).float()
+    turn = torch.atan2(dz, dx) * (OCTANTS / (2 * math.pi))
+    octant = turn.round().long() % OCTANTS
+    off_line = across * torch.sin((turn - turn.round()) * (2 * math.pi / OCTANTS))
+    limb, limb_height, reach_there = (_of_octant(name, octant, values) for name in ("limb", "limb_height", "reach"))
+    has_limb, has_leaves = (limb > 0).float(), (reach_there > 0).float()
     channels = [
         dz / _UNIT,
         dx / _UNIT,
@@ -68,9 +74,23 @@ def plan_guide(values: Tensor, path: Tensor, shape: tuple[int, int, int]) -> Ten
         in_crown * across / (radius + 0.5),
         (y == 0).float(),
         (y == run - 1).float(),
+        has_limb,
+        has_limb * (limb - across) / _UNIT,
+        has_limb * ((limb + 0.5 - across) * 2).clamp(-1, 1),
+        has_limb * (y - limb_height) / _UNIT,
+        has_limb * (y == limb_height).float(),
+        off_line / _UNIT,
+        has_leaves * (reach_there - across) / _UNIT,
+        has_leaves * ((reach_there + 0.5 - across) * 2).clamp(-1, 1),
     ]
     whole = [torch.broadcast_to(channel, (len(values), height, depth, width)) for channel in channels]
     return torch.stack(whole, 1).clamp(-_FURTHEST, _FURTHEST)
+
+
+def _of_octant(name: str, octant: Tensor, values: Tensor) -> Tensor:
+    """(B, Y, Z, X): what the plan says of the octant that each voxel lies in."""
+    table = values[:, INDEX[f"{name}_0"] : INDEX[f"{name}_0"] + OCTANTS].float()
+    return torch.gather(table, 1, octant.flatten(1)).view(octant.shape)
 
 
 def _radius_at(share: Tensor, values: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from vernissage.sculptor.domain.plan import FIELDS
 from vernissage.sculptor.domain.roles import ROLES, TOKENS
+from vernissage.sculptor.learn.guide import PLAN_CHANNELS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,7 +39,7 @@ class NetworkShape:
     num_res_blocks: int = 1
     attention_levels: tuple[int, ...] = (1,)
     fine: int = 16
-    guide: int = 20
+    guide: int = PLAN_CHANNELS
     text: int = 64
     condition: int = 128
     plan: bool = True

@@ -22,6 +22,7 @@ from vernissage.sculptor.domain.plan import (
     MOST,
     MOVES,
     NAMES,
+    OCTANTS,
     STEPS_PER_AXIS,
     Plan,
     path_of,
@@ -252,6 +253,7 @@ def allowed_values(name: str, values: Mapping[str, int], size: Size) -> np.ndarr
         "base_z": (0, 2 * values.get("depth", size.depth) - 2),
         "run": (0, values.get("height", size.height)),
         "crown_base": (0, values.get("height", size.height) - 1),
+        **{f"limb_height_{octant}": (0, values.get("height", size.height) - 1) for octant in range(OCTANTS)},
     }
     first, last = ranges.get(name, (0, FIELDS[name] - 1))
     allowed[first : last + 1] = True
