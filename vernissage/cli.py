@@ -103,6 +103,20 @@ def ingest(
     take_in(_project(context), folder)
 
 
+@app.command("ingest-structures")
+def ingest_structures(
+    context: typer.Context,
+    folder: Annotated[Path, typer.Argument(help="Folder with .schem, .schematic, .nbt, .litematic or .iob files.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="A data set of its own, in place of the project's.", metavar="DIR")
+    ] = None,
+) -> None:
+    """Take your own block structures into the pipeline, tracked by DVC; nothing in FOLDER changes."""
+    from vernissage.commands.structures import take_in_structures
+
+    take_in_structures(_project(context), folder, out)
+
+
 @app.command()
 def params(
     context: typer.Context,
@@ -259,6 +273,78 @@ def sample(
         trace=trace,
     )
     if not draw_samples(request):
+        raise typer.Exit(1)
+
+
+@app.command()
+def sculpt(
+    context: typer.Context,
+    prompt: Annotated[
+        list[str], typer.Argument(help='What to build, in words: "tall oak tree with thick trunk".', metavar="PROMPT")
+    ],
+    size: Annotated[
+        str, typer.Option("-s", "--size", help="Grid: normal, big, huge, or WIDTHxHEIGHTxDEPTH.")
+    ] = "normal",
+    count: Annotated[int, typer.Option("-n", "--num-samples", min=1, max=10_000, help="Structures.")] = 1,
+    steps: Annotated[
+        int,
+        typer.Option("--steps", "--sampling-steps", min=1, max=4096, help="Network calls that decide the blocks."),
+    ] = 12,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first structure; the others follow.")] = 0,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the files.", metavar="DIR")] = Path(
+        "sculptures"
+    ),
+    formats: Annotated[
+        str,
+        typer.Option(
+            "--format", help="Any of schem,nbt,litematic,iob,vox,glb,png,html,json, with commas.", metavar="FORMATS"
+        ),
+    ] = "schem,png",
+    checkpoint: Annotated[str | None, typer.Option(help="best, or an epoch that was kept, such as epoch=50.")] = None,
+    guidance: Annotated[
+        float, typer.Option(help="How strictly the prompt is followed: scale of guidance; 1 is none and costs half.")
+    ] = 1.0,
+    plan: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Fix a value: height=12, trunk=4, species=oak, crown=round; may be repeated.", metavar="NAME=VALUE"
+        ),
+    ] = None,
+    keep: Annotated[
+        Path | None,
+        typer.Option(help="Structure file whose blocks stay; the rest is built around them.", metavar="FILE"),
+    ] = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Remove afterwards what hangs in the air; the record says what.")
+    ] = False,
+    model: Annotated[
+        Path | None, typer.Option(help="Folder of a trained sculptor; otherwise the project's own.", metavar="PATH")
+    ] = None,
+    as_json: JsonSwitch = False,
+) -> None:
+    """Build voxel trees from words, as files for Minecraft tools, MagicaVoxel, Blender or the browser.
+
+    Any text is a prompt: what is not understood is named in a warning. The same seed builds the same structure. A
+    result without blocks is no error: its record (JSON) says so, and formats of blocks are left out.
+    """
+    from vernissage.commands.sculpt import SculptRequest, sculpt_structures
+
+    request = SculptRequest(
+        model=lambda: _project(context) / "models" / "sculptor" if model is None else model,
+        prompt=" ".join(prompt),
+        size=size,
+        count=count,
+        steps=steps,
+        seed=seed,
+        output=output,
+        formats=formats,
+        checkpoint=checkpoint,
+        guidance=guidance,
+        plan=tuple(plan or ()),
+        keep=keep,
+        repair=repair,
+    )
+    if not sculpt_structures(request, as_json=as_json):
         raise typer.Exit(1)
 
 

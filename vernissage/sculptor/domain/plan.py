@@ -20,6 +20,8 @@ from vernissage.sculptor.domain.trunk import trunk_run
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from vernissage.sculptor.domain.attributes import Attributes
+
 MOST = SIZES["huge"]
 SPECIES = (*ATTRIBUTES["species"], "other")
 SHAPES = ATTRIBUTES["crown"]
@@ -147,12 +149,13 @@ def octant_of(dz: np.ndarray, dx: np.ndarray) -> np.ndarray:
     return np.rint(np.arctan2(dz, dx) * (OCTANTS / (2 * np.pi))).astype(np.int64) % OCTANTS
 
 
-def measure_plan(roles: np.ndarray, *, species: str | None = None) -> Plan:
+def measure_plan(roles: np.ndarray, *, species: str | None = None, attributes: Attributes | None = None) -> Plan:
     """Measure the plan of a structure, with the code that also judges structures.
 
     Args:
         roles: (Y, Z, X) role grid, cropped to its blocks and at most 24 x 64 x 24.
         species: Name of the species where it is known.
+        attributes: What was measured of it, where that was done before.
 
     Raises:
         ValueError: The grid is larger, or has no blocks.
@@ -164,7 +167,7 @@ def measure_plan(roles: np.ndarray, *, species: str | None = None) -> Plan:
     if not solid.any():
         raise ValueError("a grid without blocks has no plan")
     run, crown = trunk_run(roles), crown_measure(roles)
-    attributes = measure_attributes(roles, species=species)
+    attributes = attributes or measure_attributes(roles)
     if len(run.centres):
         halves = np.rint(2 * run.centres).astype(np.int64)
     else:

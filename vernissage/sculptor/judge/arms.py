@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -61,14 +61,14 @@ class Built:
     Attributes:
         grids: (Y, Z, X) uint8 role grid each; of the whole grid or of a box in it.
         species: What each is called; None where nothing says so.
-        seconds: Wall clock of all.
+        seconds: Wall clock of each: that of a call, shared evenly.
         evaluations: Times that the network looked at each.
         plans: What was decided first, where that was a plan.
     """
 
     grids: tuple[np.ndarray, ...]
     species: tuple[str | None, ...]
-    seconds: float
+    seconds: tuple[float, ...]
     evaluations: tuple[int, ...]
     plans: tuple[Plan | None, ...] = ()
 
@@ -111,7 +111,7 @@ def sculptor_arm(name: str, sculptor: Sculptor, building: Building, *, plan_guid
         return Built(
             tuple(sculpture.roles for sculpture in made),
             tuple(species_named(plan, request) for plan, request in zip(plans, requests, strict=True)),
-            seconds,
+            evenly(seconds, len(made)),
             tuple(sculpture.evaluations for sculpture in made),
             plans,
         )
@@ -129,7 +129,7 @@ def soft_mixture_arm(sculptor: Sculptor, updates: int) -> Arm:
         seconds = time.perf_counter() - began
         plans = tuple(request.plan for request in requests)
         species = tuple(species_named(plan, request) for plan, request in zip(plans, requests, strict=True))
-        return Built(tuple(grids), species, seconds, (updates,) * len(grids), plans)
+        return Built(tuple(grids), species, evenly(seconds, len(grids)), (updates,) * len(grids), plans)
 
     return Arm(f"{SOFT_MIXTURE} {updates}", build, updates, learned=True)
 
@@ -173,6 +173,20 @@ def steps_arms(
     }
 
 
+def evenly(seconds: float, count: int) -> tuple[float, ...]:
+    """Return the time of a call as that of each of the structures that it built."""
+    return (seconds / count,) * count if count else ()
+
+
+def joined(parts: Sequence[Built]) -> Built:
+    """Return what several calls built as one."""
+
+    def every(name: str) -> tuple[Any, ...]:
+        return tuple(item for part in parts for item in getattr(part, name))
+
+    return Built(*(every(name) for name in ("grids", "species", "seconds", "evaluations", "plans")))
+
+
 def species_named(plan: Plan | None, request: BenchRequest) -> str | None:
     """The species whose palette a structure gets: its plan's, else the prompt's, else none."""
     if plan is not None and plan.species != _OTHER:
@@ -188,7 +202,8 @@ def all_air() -> Arm:
 
     def build(requests: Sequence[BenchRequest]) -> Built:
         grids = tuple(np.zeros(request.size.shape, np.uint8) for request in requests)
-        return Built(grids, tuple(request.said.species for request in requests), 0.0, (0,) * len(grids))
+        nothing = (0,) * len(grids)
+        return Built(grids, tuple(request.said.species for request in requests), evenly(0.0, len(grids)), nothing)
 
     return Arm(ALL_AIR, build)
 
@@ -207,7 +222,8 @@ def grower_arm(tries: int = 24) -> Arm:
             for request in requests
         ]
         seconds = time.perf_counter() - began
-        return Built(tuple(grid for _, grid in grown), tuple(name for name, _ in grown), seconds, (0,) * len(grown))
+        grids, species = (tuple(each[part] for each in grown) for part in (1, 0))
+        return Built(grids, species, evenly(seconds, len(grown)), (0,) * len(grown))
 
     return Arm(GROWER, build)
 
@@ -237,7 +253,8 @@ def retrieval_arm(training: Dataset) -> Arm:
             chosen.append(int(numpy_generator(request.seed, "retrieval").choice(best)))
         seconds = time.perf_counter() - began
         grids = tuple(training.grids[place] for place in chosen)
-        return Built(grids, tuple(species[place] for place in chosen), seconds, (0,) * len(grids))
+        names = tuple(species[place] for place in chosen)
+        return Built(grids, names, evenly(seconds, len(grids)), (0,) * len(grids))
 
     return Arm(RETRIEVAL, build)
 

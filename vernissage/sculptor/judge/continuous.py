@@ -38,7 +38,7 @@ from vernissage.core.seeds import derive_seed, numpy_generator, torch_generator
 from vernissage.core.tables import fingerprint
 from vernissage.core.weights import load_weights, save_weights
 from vernissage.sculptor.domain.roles import MASK, OUTSIDE, ROLES
-from vernissage.sculptor.judge.arms import Arm, BenchRequest, Built, species_named
+from vernissage.sculptor.judge.arms import Arm, BenchRequest, Built, evenly, species_named
 from vernissage.sculptor.judge.canvases import CanvasBatch, on_canvases
 from vernissage.sculptor.learn.examples import Batch, Batches, examples_of
 from vernissage.sculptor.learn.model import SculptorShape
@@ -272,7 +272,7 @@ def continuous_arm(rival: ContinuousSculptor, *, steps: int = 50, eta: float = 1
         seconds = time.perf_counter() - began
         plans = tuple(request.plan for request in requests)
         species = tuple(species_named(plan, request) for plan, request in zip(plans, requests, strict=True))
-        return Built(tuple(grids), species, seconds, (steps,) * len(grids), plans)
+        return Built(tuple(grids), species, evenly(seconds, len(grids)), (steps,) * len(grids), plans)
 
     return Arm(f"gaussian {'DDPM' if eta else 'DDIM'} {steps}", build, steps, learned=True)
 

@@ -54,7 +54,7 @@ def training_sentences(dataset: Dataset, captions: int, seeds: Iterable[int]) ->
     """
     training = dataset.part("train")
     rows = list(zip(training.attributes(), training.table["structure_id"], strict=True))
-    seen = set()
+    seen: set[str] = set()
     for seed in dict.fromkeys(seeds):
         for attributes, name in rows:
             rng = numpy_generator(seed, "captions", str(name))

@@ -1,4 +1,4 @@
-"""Bootstrap intervals of means: over structures, over trainings that differ in their seed, and of paired differences."""
+"""Bootstrap intervals of means: over structures, over trainings with several seeds, and of paired differences."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def bootstrap_means(
         An interval for each column.
 
     Raises:
-        ValueError: Columns or groups differ in length, or the settings make no sense.
+        ValueError: Columns or groups differ in length, a value is infinite, or the settings make no sense.
     """
     lengths = {len(values) for values in columns.values()} | ({len(groups)} if groups is not None else set())
     if len(lengths) > 1:
@@ -71,8 +71,11 @@ def bootstrap_means(
     if not columns:
         return {}
     table = np.array([np.asarray(values, np.float64) for values in columns.values()]).T
-    known = np.isfinite(table)
-    sums, counts = _resampled(np.where(known, table, 0.0), known.astype(np.float64), _members(groups, len(table)), rng, resamples)
+    if np.isinf(table).any():
+        raise ValueError("bootstrap: found an infinite value, expected numbers, or NaN where there is none")
+    known = ~np.isnan(table)
+    values, members = np.where(known, table, 0.0), _members(groups, len(table))
+    sums, counts = _resampled(values, known.astype(np.float64), members, rng, resamples)
     means = np.divide(sums, counts, out=np.full_like(sums, math.nan), where=counts > 0)
     return {
         name: _interval(table[known[:, column], column], means[:, column], level) for column, name in enumerate(columns)
@@ -161,7 +164,7 @@ def _weights(lengths: np.ndarray, starts: np.ndarray, number: int, rng: np.rando
 
 
 def _interval(values: np.ndarray, means: np.ndarray, level: float) -> Interval:
-    means = means[np.isfinite(means)]
+    means = means[~np.isnan(means)]
     if not len(values) or not len(means):
         return Interval(math.nan, math.nan, math.nan, len(values))
     low, high = np.quantile(means, ((1 - level) / 2, (1 + level) / 2))

@@ -170,12 +170,12 @@ class _Query:
         self.layers = self._forms[0].solid.sum(axis=(1, 2))
         self.total = int(self.layers.sum())
         self.height = len(self.layers)
-        self._reach = max((form.reach for form in self._forms), default=0) + REACH
+        self._reach = max(form.reach for form in self._forms) + REACH
         if not self.total:
             return
         moves = range(-REACH, REACH + 1)
-        self._positions = [(form, (z, x)) for form in range(SYMMETRIES) for z in moves for x in moves]
-        self._packed = np.stack([self.pack(self._forms[form], shift) for form, shift in self._positions])
+        self._positions = [(symmetry, (z, x)) for symmetry in range(SYMMETRIES) for z in moves for x in moves]
+        self._packed = np.stack([self.pack(self._forms[symmetry], shift) for symmetry, shift in self._positions])
         # What any of the five moves along x covers: one comparison with it may spare five.
         self._rows = np.bitwise_or.reduce(self._packed.reshape(-1, _SIDE, self._packed.shape[1]), axis=1)
 
@@ -212,15 +212,15 @@ class _Query:
         either = self.total + int(other.solid.sum()) - shared
         ious = shared / either
         theirs = on_window(other.roles, other.base, self.height, self._reach)
-        best = (-1, 0)
-        for number in np.flatnonzero(ious == ious.max()):
-            form, shift = self._positions[number]
-            mine = on_window(self._forms[form].roles, self._forms[form].base, self.height, self._reach, shift)
-            equal = int(((mine == theirs) & solid_mask(mine)).sum())
-            best = max(best, (equal, -int(number)))
-        equal, number = best[0], -best[1]
-        form, shift = self._positions[number]
-        return Nearest(float(ious[number]), index, form, shift, equal / int(either[number]))
+        equal: dict[int, int] = {}
+        for number in map(int, np.flatnonzero(ious == ious.max())):
+            symmetry, shift = self._positions[number]
+            form = self._forms[symmetry]
+            mine = on_window(form.roles, form.base, self.height, self._reach, shift)
+            equal[number] = int(((mine == theirs) & solid_mask(mine)).sum())
+        best = max(equal, key=equal.__getitem__)
+        symmetry, shift = self._positions[best]
+        return Nearest(float(ious[best]), index, symmetry, shift, equal[best] / int(either[best]))
 
 
 def mann_whitney_z(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray) -> float:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from vernissage.sculptor.domain.attributes import Attributes
+
 First = Literal["plan", "coarse", "none"]
 COARSE_CELL = 4
 # What a cell of a coarse grid holds: nothing, wood but no leaves, leaves but no wood, both, other blocks only.
@@ -55,19 +57,22 @@ class Blueprint:
         return height, max(depth, width), max(depth, width)
 
 
-def blueprint_of(roles: np.ndarray, first: First, *, species: str | None = None) -> tuple[Blueprint, np.ndarray]:
+def blueprint_of(
+    roles: np.ndarray, first: First, *, species: str | None = None, attributes: Attributes | None = None
+) -> tuple[Blueprint, np.ndarray]:
     """Measure what would have been decided about a structure, and put it into that box.
 
     Args:
         roles: (Y, Z, X) role grid, cropped.
         first: What comes first.
         species: Name of the species where it is known.
+        attributes: What was measured of it, where that was done before.
 
     Returns:
         The blueprint and the (Y, Z, X) role grid in its box.
     """
     if first == "plan":
-        plan = measure_plan(roles, species=species)
+        plan = measure_plan(roles, species=species, attributes=attributes)
         return Blueprint(plan.shape, plan), roles
     height, depth, width = roles.shape
     grid = placed(roles, SIZES[size_class(Size(width, height, depth))])

@@ -78,7 +78,7 @@ def examples_of(dataset: Dataset, first: First, *, captions: int, seed: int, pro
     measured: list[tuple[Blueprint, np.ndarray]] = []
     told: list[tuple[str, ...]] = []
     for grid, attributes, name in track(rows, description=progress, unit="structures") if progress else rows:
-        measured.append(blueprint_of(grid, first, species=attributes.species))
+        measured.append(blueprint_of(grid, first, species=attributes.species, attributes=attributes))
         rng = numpy_generator(seed, "captions", str(name))
         told.append(tuple(caption(attributes, rng) for _ in range(captions)))
     return Examples(

@@ -77,15 +77,14 @@ def train_first(
             for group in optimiser.param_groups:
                 group["lr"] = lr
             loss = learner.loss(update)
-            if not math.isfinite(float(loss)):
-                raise BadInput(
-                    f"sculptor: the {settings.shape.first}'s loss is {float(loss)} at update {update}; lower lr"
-                )
+            value = float(loss.detach())
+            if not math.isfinite(value):
+                raise BadInput(f"sculptor: the {settings.shape.first}'s loss is {value} at update {update}; lower lr")
             optimiser.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimiser.step()
-            losses.append(float(loss))
+            losses.append(value)
             if (update + 1) % max(1, total // _ROWS_OF_CURVE) == 0 or update + 1 == total:
                 rows.append({"update": update + 1, "loss": float(np.mean(losses)), "lr": lr})
                 losses = []
@@ -94,7 +93,7 @@ def train_first(
                 tensors |= with_prefix("moments", optimiser_tensors(optimiser))
                 facts = {"identity": identity, "update": update + 1, "rows": rows, "losses": losses}
                 save_checkpoint(place, Checkpoint(tensors, facts))
-            progress.advance(1, loss=float(loss))
+            progress.advance(1, loss=value)
     return rows
 
 

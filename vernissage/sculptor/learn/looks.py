@@ -8,16 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from vernissage.core.files import atomic_path
 from vernissage.core.seeds import derive_seed, torch_generator
 from vernissage.sculptor.domain.anatomy import judge_anatomy
 from vernissage.sculptor.domain.pictures import picture_sheet, role_picture
-from vernissage.sculptor.domain.roles import MASK, OUTSIDE, Role
+from vernissage.sculptor.domain.roles import OUTSIDE, Role
 from vernissage.sculptor.domain.sizes import SIZES
 from vernissage.sculptor.learn.blueprints import guides_of, on_canvas
-from vernissage.sculptor.learn.noise import MASK_BUCKETS
+from vernissage.sculptor.learn.noise import (
+    MASK_BUCKETS,
+    NOT_WOOD,
+    Corruption,
+    Level,
+    is_wood,
+    noised,
+    voxel_losses,
+)
 from vernissage.sculptor.learn.sculpting import Request, Sculpture, sculpt
 
 if TYPE_CHECKING:
@@ -116,7 +123,9 @@ class Watcher:
 
 @torch.no_grad()
 def measure_buckets(sculptor: Sculptor, examples: Examples, rows: list[int], seed: int) -> list[dict[str, Any]]:
-    """Measure loss and accuracy on masked voxels, for every bucket of mask ratios.
+    """Measure loss and accuracy on absorbed voxels, for every bucket of the share that is absorbed.
+
+    Wood is measured where it is decided, as wood or not, and all other blocks where the rest is decided around it.
 
     Args:
         sculptor: The model.
@@ -125,47 +134,70 @@ def measure_buckets(sculptor: Sculptor, examples: Examples, rows: list[int], see
         seed: Of the masks.
 
     Returns:
-        A row per bucket: ``mask_ratio`` (its ends, as text), ``masked_loss`` in nats and ``masked_accuracy`` on masked
-        voxels that hold a block; ``legacy_loss`` and ``legacy_accuracy`` on all voxels, masked or not, air or not,
-        which an empty grid nearly passes.
+        A row per bucket: ``mask_ratio`` (its ends, as text), ``masked_loss`` in nats and ``masked_accuracy`` on
+        absorbed voxels that hold a block, ``wood_loss`` and ``rest_loss`` on either kind of them; ``legacy_loss`` and
+        ``legacy_accuracy`` on all voxels, absorbed or not, air or not, which an empty grid nearly passes.
     """
     found = []
     for low, high in pairwise(MASK_BUCKETS):
-        sums = np.zeros(4)
-        counts = np.zeros(2)
+        tallies = {level: np.zeros(6) for level in (Level.WOOD, Level.REST)}
         for row in rows:
-            generator = torch_generator(seed, "bucket", str(low), row)
-            ratio = low + (high - low) * float(torch.rand(1, generator=generator))
-            sums_of, counts_of = _measure_one(sculptor, examples, row, ratio, generator)
-            sums, counts = sums + sums_of, counts + counts_of
-        blocks, everything = np.maximum(counts, 1)
+            for level, tally in tallies.items():
+                generator = torch_generator(seed, "bucket", str(low), row, int(level))
+                ratio = low + (high - low) * float(torch.rand(1, generator=generator))
+                np.add(tally, _measure_one(sculptor, examples, row, level, ratio, generator), out=tally)
+        both = sum(tallies.values())
         found.append(
             {
                 "mask_ratio": f"{low:g} to {high:g}",
-                "masked_loss": sums[0] / blocks,
-                "masked_accuracy": sums[1] / blocks,
-                "legacy_loss": sums[2] / everything,
-                "legacy_accuracy": sums[3] / everything,
+                "masked_loss": _share(both, 0, 2),
+                "masked_accuracy": _share(both, 1, 2),
+                "wood_loss": _share(tallies[Level.WOOD], 0, 2),
+                "rest_loss": _share(tallies[Level.REST], 0, 2),
+                "legacy_loss": _share(both, 3, 5),
+                "legacy_accuracy": _share(both, 4, 5),
             }
         )
     return found
 
 
+def _share(tally: Any, what: int, of: int) -> float:
+    return float(tally[what] / max(1.0, tally[of]))
+
+
 def _measure_one(
-    sculptor: Sculptor, examples: Examples, row: int, ratio: float, generator: torch.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    blueprint, device = examples.blueprints[row], sculptor.device
+    sculptor: Sculptor, examples: Examples, row: int, level: Level, ratio: float, generator: torch.Generator
+) -> np.ndarray:
+    """Sums of loss, of right answers and of voxels, on absorbed blocks of the level and on all voxels."""
+    blueprint = examples.blueprints[row]
     canvas = blueprint.canvas(sculptor.shape.network.multiple)
     x0 = torch.from_numpy(on_canvas(examples.grids[row], canvas)).long()[None]
+    levels = torch.tensor([int(level)])
+    seen = noised(
+        x0,
+        torch.tensor([max(ratio, 1e-6)]),
+        levels,
+        Corruption(wrong=0.0),
+        generator,
+        drawn=torch.full_like(x0, OUTSIDE),
+        roles=torch.zeros(1, dtype=torch.long),
+    )
+    logits = _rated(sculptor, seen.tokens, blueprint, canvas, examples.captions[row])
     inside = x0 != OUTSIDE
-    masked = (torch.rand(x0.shape, generator=generator) < ratio) & inside
-    logits = _rated(sculptor, x0.masked_fill(masked, MASK), blueprint, canvas, examples.captions[row], device)
     truth = x0.masked_fill(~inside, 0)
-    losses = F.cross_entropy(logits, truth, reduction="none")
-    right = (logits.argmax(1) == truth).float()
-    blocks = masked & (x0 != Role.AIR)
-    sums = [float((values * chosen).sum()) for chosen in (blocks, inside) for values in (losses, right)]
-    return np.array(sums), np.array([int(blocks.sum()), int(inside.sum())], np.float64)
+    losses = voxel_losses(logits, truth, levels)
+    best = level.outcomes(torch.log_softmax(logits.movedim(1, -1), -1)).argmax(-1)
+    wanted = torch.where(~is_wood(truth) & (level == Level.WOOD), NOT_WOOD, truth)
+    right = ((best == wanted) | ((level == Level.REST) & is_wood(truth))).float()
+    of_level = is_wood(x0) if level == Level.WOOD else (x0 != Role.AIR) & ~is_wood(x0)
+    blocks = (seen.tokens == level.undecided) & of_level & inside
+    return np.array(
+        [
+            float(value)
+            for chosen in (blocks, inside)
+            for value in ((losses * chosen).sum(), (right * chosen).sum(), chosen.sum())
+        ]
+    )
 
 
 def _rated(
@@ -174,8 +206,8 @@ def _rated(
     blueprint: Any,
     canvas: tuple[int, int, int],
     captions: tuple[str, ...],
-    device: torch.device,
 ) -> Tensor:
+    device = sculptor.device
     guides = guides_of([blueprint], canvas, sculptor.first)
     values = None if guides.values is None else guides.values.to(device)
     condition = sculptor.network.condition(sculptor.words([captions[0] if captions else ""]), values)

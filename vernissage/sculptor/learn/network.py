@@ -10,8 +10,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from vernissage.sculptor.domain.plan import FIELDS
-from vernissage.sculptor.domain.roles import ROLES, TOKENS
+from vernissage.sculptor.domain.roles import ROLES
 from vernissage.sculptor.learn.guide import PLAN_CHANNELS
+from vernissage.sculptor.learn.noise import INPUTS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -117,7 +118,7 @@ class VoxelNetwork(nn.Module):
         super().__init__()
         self.shape = shape
         fine, channels, condition = shape.fine, shape.channels, shape.condition
-        self.tokens = nn.Embedding(TOKENS, fine)
+        self.tokens = nn.Embedding(INPUTS, fine)
         self.guide = nn.Conv3d(shape.guide, fine, 1)
         self.fine_in = _Convolution(fine, fine)
         self.stem = nn.Linear(fine * PATCH**3, channels[0])
@@ -163,8 +164,8 @@ class VoxelNetwork(nn.Module):
         """Return (B, ROLES, Y, Z, X) logits.
 
         Args:
-            tokens: (B, Y, Z, X) int64: roles, `MASK` where undecided, `OUTSIDE` beyond the box; sides are multiples of
-                `shape.multiple`.
+            tokens: (B, Y, Z, X) int64: roles, `MASK` or `NOT_WOOD` where undecided, `OUTSIDE` beyond the box; sides are
+                multiples of `shape.multiple`.
             guide: (B, guide, Y, Z, X).
             condition: (B, condition), from :meth:`condition`.
         """

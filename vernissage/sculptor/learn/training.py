@@ -31,13 +31,13 @@ from vernissage.core.parallel import in_parts, threads_for_parts
 from vernissage.core.progress import Progress
 from vernissage.core.seeds import derive_seed, numpy_generator, torch_generator
 from vernissage.core.tables import fingerprint
-from vernissage.sculptor.domain.roles import OUTSIDE, ROLES
+from vernissage.sculptor.domain.roles import OUTSIDE
 from vernissage.sculptor.learn.building import Building
 from vernissage.sculptor.learn.examples import Batch, Batches, Examples, examples_of
 from vernissage.sculptor.learn.first import train_first
 from vernissage.sculptor.learn.looks import Look, Watcher
 from vernissage.sculptor.learn.model import Sculptor, SculptorShape
-from vernissage.sculptor.learn.noise import Corruption, even_times, noised, weighted_loss
+from vernissage.sculptor.learn.noise import Corruption, draw_again, draw_levels, even_times, noised, weighted_loss
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -246,7 +246,8 @@ class _Trainer:
         batch = self.batches.draw(numpy_generator(settings.seed, "batch", self.update), self.memory)
         roles = torch.tensor(self.examples.roles)
         t = even_times(len(batch.rows), generator)
-        seen = noised(batch.x0, t, settings.corruption, generator, drawn=batch.drawn, roles=roles)
+        levels = draw_levels(len(batch.rows), settings.corruption, generator)
+        seen = noised(batch.x0, t, levels, settings.corruption, generator, drawn=batch.drawn, roles=roles)
         voxels = int((batch.x0 != OUTSIDE).sum())
         uniform = torch.rand(batch.x0.shape, generator=generator)
         words = self.sculptor.words.tokenise(batch.prompts, generator)
@@ -254,13 +255,12 @@ class _Trainer:
         def part(rows: slice) -> tuple[float, list[torch.Tensor], torch.Tensor]:
             # Every thread has its own register for this.
             torch.set_flush_denormal(True)
-            x0, weight = batch.x0[rows].to(self.device), seen.weight[rows].to(self.device)
+            x0 = batch.x0[rows].to(self.device)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat):
                 logits = self._logits(batch, words, seen.tokens, rows)
-            loss = weighted_loss(logits, x0, weight) * ((x0 != OUTSIDE).sum() / voxels)
+            loss = weighted_loss(logits, x0, seen, rows) * ((x0 != OUTSIDE).sum() / voxels)
             slopes = torch.autograd.grad(loss, self.learned, allow_unused=True)
-            rising = torch.softmax(logits.detach().float(), 1).cumsum(1)
-            drawn = (uniform[rows, None].to(self.device) >= rising).sum(1).clamp(max=ROLES - 1)
+            drawn = draw_again(logits.detach(), x0, levels[rows].to(self.device), uniform[rows].to(self.device))
             return float(loss.detach()), [_or_zero(*pair) for pair in zip(slopes, self.learned, strict=True)], drawn
 
         rows = len(batch.rows)

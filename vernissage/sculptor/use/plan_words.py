@@ -7,7 +7,7 @@ from bisect import bisect_right
 from typing import TYPE_CHECKING
 
 from vernissage.core.errors import BadInput
-from vernissage.sculptor.domain.plan import LEAFLESS, MOST, SHAPES, SPECIES, TRUNK_COUNTS
+from vernissage.sculptor.domain.plan import FIELDS, LEAFLESS, MOST, SHAPES, SPECIES, TRUNK_COUNTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -15,29 +15,34 @@ if TYPE_CHECKING:
     from vernissage.sculptor.domain.plan import Plan
     from vernissage.sculptor.domain.sizes import Size
 
-#: What can be asked for, and what a value means.
-PLAN_NAMES: dict[str, str] = {
+_QUARTERS = ("lowest", "second", "third", "highest")
+# As `domain.plan` numbers them; the same on a compass, where -Z is north.
+_TOWARDS = ("east", "south-east", "south", "south-west", "west", "north-west", "north", "north-east")
+_SPOKEN = {
     "species": f"one of {', '.join(SPECIES)}",
-    "height": "blocks from the ground to the top",
-    "width": "blocks along x",
-    "depth": "blocks along z",
+    "height": "blocks from the ground to the top, at least 1",
+    "width": "blocks along x, at least 1",
+    "depth": "blocks along z, at least 1",
     "trunk": "blocks of wood in a layer of the trunk, or none, thin, thick, massive",
     "trunk_height": "layers of the trunk",
     "crown": f"one of {', '.join(SHAPES)}",
-    "crown_base": "lowest layer with leaves, counted from 0, or none",
-    "density": "tenths of the crown that leaves fill, or sparse, dense",
+    "crown_base": "the lowest layer with leaves, counted from 0, or none",
+    "density": "tenths of the crown that are filled, or sparse, dense",
     "roots": "yes or no",
     "branches": "yes or no",
-    "radius_0": "largest distance of leaves from the trunk in the lowest quarter of the crown, in blocks",
-    "radius_1": "the same in the quarter above",
-    "radius_2": "the same in the third quarter",
-    "radius_3": "the same in the highest quarter",
-    "base_x": "where the trunk stands: its distance along x from the first blocks of the tree, in half-blocks",
-    "base_z": "the same along z",
+    "base_x": "half-blocks along x from the tree's first block to the middle of its base",
+    "base_z": "half-blocks along z from the tree's first block to the middle of its base",
+    **{f"radius_{n}": f"blocks to the furthest leaves, in the {which} quarter" for n, which in enumerate(_QUARTERS)},
+    **{f"limb_{n}": f"blocks to the furthest wood, {where} of the trunk" for n, where in enumerate(_TOWARDS)},
+    **{f"limb_height_{n}": f"the layer of the furthest wood, {where} of the trunk" for n, where in enumerate(_TOWARDS)},
+    **{f"reach_{n}": f"blocks to the furthest leaves, {where} of the trunk" for n, where in enumerate(_TOWARDS)},
 }
-
 _FIELDS = {"trunk_height": "run", "crown": "shape"}
 _NAMES = {field: name for name, field in _FIELDS.items()}
+#: What can be asked for, and what a value means; every field of a plan has a name.
+PLAN_NAMES: dict[str, str] = {
+    name: _SPOKEN.get(name, "a whole number") for name in (_NAMES.get(field, field) for field in FIELDS)
+}
 _NUMBER = re.compile(r"\d{1,6}", re.ASCII)
 _NONE = "none"
 # A trunk of 2 x 2 is what builders call thick, one of 3 x 3 massive.
@@ -79,7 +84,7 @@ def read_plan_words(words: Mapping[str, str | int]) -> dict[str, int]:
         plain = _plain(asked)
         name = _NAMES.get(plain, plain)
         if name not in PLAN_NAMES:
-            raise BadInput(f"plan value {_cut(asked)}: no such name, expected one of {', '.join(PLAN_NAMES)}")
+            raise BadInput(f"plan value {_cut(asked)}: no such name, expected one of {_listed()}")
         field = _FIELDS.get(name, name)
         if field in found:
             raise BadInput(f"plan value {name} is given twice: expected it once")
@@ -93,10 +98,10 @@ def read_plan_words(words: Mapping[str, str | int]) -> dict[str, int]:
 
 def plan_in_words(plan: Plan) -> dict[str, str | int]:
     """Return all values of a plan in words that :func:`read_plan_words` reads as the same plan."""
-    return {name: said(_FIELDS.get(name, name), plan[_FIELDS.get(name, name)]) for name in PLAN_NAMES}
+    return {name: value_in_words(_FIELDS.get(name, name), plan[_FIELDS.get(name, name)]) for name in PLAN_NAMES}
 
 
-def said(field: str, value: int) -> str | int:
+def value_in_words(field: str, value: int) -> str | int:
     """Return the word for a value of a field of `domain.plan.FIELDS`, or the number that a user would give."""
     match field:
         case "species" | "shape":
@@ -125,18 +130,11 @@ def within(fixed: Mapping[str, int], size: Size) -> dict[str, int]:
 def clamped(fixed: Mapping[str, int], plan: Plan, size: Size) -> tuple[str, ...]:
     """Return a sentence on the values that did not fit into a grid or to each other; none where all did."""
     changed = [
-        f"{_NAMES.get(field, field)} {said_asked(field, value)} became {said(field, plan[field])}"
+        f"{_NAMES.get(field, field)} {value_in_words(field, value)} became {value_in_words(field, plan[field])}"
         for field, value in fixed.items()
         if plan[field] != value
     ]
     return (f"the plan was clamped: {', '.join(changed)}, in a grid of {size}",) if changed else ()
-
-
-def said_asked(field: str, value: int) -> str | int:
-    """Return a value as it was asked for, which may be beyond what the field can have."""
-    return (
-        value if field not in {"species", "shape", "trunk", "roots", "branches", "crown_base"} else said(field, value)
-    )
 
 
 def _plain(name: str) -> str:
@@ -170,6 +168,14 @@ def _crown_base(text: str) -> int | None:
 
 def _density(text: str) -> int | None:
     return _DENSITIES[text] if text in _DENSITIES else _number(text)
+
+
+def _listed() -> str:
+    """All names, those that only differ in a number as one."""
+    families: dict[str, list[str]] = {}
+    for name in PLAN_NAMES:
+        families.setdefault(name.rstrip("0123456789"), []).append(name)
+    return ", ".join(names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}" for names in families.values())
 
 
 def _cut(text: str) -> str:

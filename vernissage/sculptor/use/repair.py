@@ -1,4 +1,4 @@
-"""Mends a structure after it was built: what hangs in the air goes, or gets a bridge of wood. Only where it is asked for.
+"""Mends a structure after it was built, where that is asked for: what hangs in the air goes, or gets a bridge of wood.
 
 What is measured and published is never repaired; this is for those who want to place a structure in their world.
 """
@@ -68,15 +68,15 @@ def repair(roles: np.ndarray, *, kept: np.ndarray | None = None, bridge: bool = 
             these, by a straight line of wood, the shortest there is.
     """
     before = _parts(roles)
-    if before.count <= 1:
+    if before.number <= 1:
         return Repair(roles)
     mended = _bridged(roles) if bridge else roles
     bridges = int(((roles == Role.AIR) & (mended != Role.AIR)).sum())
     after = _parts(mended) if bridges else before
-    held = np.zeros(after.count + 1, bool)
+    held = np.zeros(after.number + 1, bool)
     if kept is not None:
         held[after.labels[kept & (after.labels > 0)]] = True
-    loose = np.arange(after.count + 1) != after.main
+    loose = np.arange(after.number + 1) != after.main
     loose[0] = False
     gone = (loose & ~held)[after.labels]
     return Repair(
@@ -84,7 +84,7 @@ def repair(roles: np.ndarray, *, kept: np.ndarray | None = None, bridge: bool = 
         removed=int(gone.sum()),
         parts=int((loose & ~held).sum()),
         bridges=bridges,
-        bridged=before.count - after.count,
+        bridged=before.number - after.number,
         left=int((loose & held).sum()),
     )
 
@@ -94,13 +94,13 @@ class _Parts(NamedTuple):
 
     Attributes:
         labels: (Y, Z, X) number of the part that a block belongs to, 0 for air.
-        count: Number of parts.
-        sizes: (count + 1,) blocks of each.
+        number: How many parts there are.
+        sizes: (number + 1,) blocks of each.
         main: The largest of those that stand on the base; 0 where there is none.
     """
 
     labels: np.ndarray
-    count: int
+    number: int
     sizes: np.ndarray
     main: int
 
@@ -120,12 +120,12 @@ def _bridged(roles: np.ndarray) -> np.ndarray:
     roles = roles.copy()
     for _ in range(_ROUNDS):
         parts = _parts(roles)
-        if parts.count == 1:
+        if parts.number == 1:
             break
         distance, nearest = ndimage.distance_transform_cdt(
             parts.labels != parts.main, "chessboard", return_indices=True
         )
-        loose = [number for number in range(1, parts.count + 1) if number != parts.main]
+        loose = [part for part in range(1, parts.number + 1) if part != parts.main]
         ends = np.array(ndimage.minimum_position(distance, parts.labels, loose), int)
         gaps = distance[tuple(ends.T)] - 1
         near = (gaps <= BRIDGE_REACH) & (gaps < parts.sizes[loose])

@@ -1,0 +1,411 @@
+"""Building: nothing stays undecided, what is fixed stays, and the draws follow what the network says."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, get_args
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vernissage.core.errors import BadInput, BadParams
+from vernissage.sculptor.domain.roles import MASK, OUTSIDE, ROLES, Role
+from vernissage.sculptor.learn.building import Building, Order, State, build, start_state
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor
+
+ORDERS = get_args(Order)
+SCHEDULES = ("cosine", "linear", "even")
+VOXELS = 60
+INSIDE = torch.ones(1, VOXELS, dtype=torch.bool)
+
+
+def generators(rows: int, seed: int = 0) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(1000 * seed + row) for row in range(rows)]
+
+
+def distance(rows: int, voxels: int = VOXELS) -> Tensor:
+    return (torch.arange(voxels, dtype=torch.float64) % 7).expand(rows, -1)
+
+
+def certain(grid: Tensor, surely: float = 50.0) -> Tensor:
+    """(B, N) roles -> (B, N, ROLES) logits."""
+    return surely * torch.nn.functional.one_hot(grid, ROLES).double()
+
+
+def says(logits: Tensor) -> Callable[[Tensor, float], Tensor]:
+    return lambda tokens, _: logits.expand(len(tokens), -1, -1)
+
+
+def fickle(seed: int = 0, sharpness: float = 3.0) -> Callable[[Tensor, float], Tensor]:
+    """A network whose answer depends on all that it sees of a row, and is another in every state."""
+
+    def rate(tokens: Tensor, _: float) -> Tensor:
+        rows = []
+        for row in tokens:
+            key = int((row * torch.arange(1, len(row) + 1)).sum()) + seed
+            rows.append(sharpness * torch.randn(len(row), ROLES, generator=torch.Generator().manual_seed(key)))
+        return torch.stack(rows)
+
+    return rate
+
+
+def frames_of(
+    rate: Callable[[Tensor, float], Tensor], start: State, building: Building, seed: int = 0, **more: Any
+) -> tuple[Tensor, list[Tensor]]:
+    frames: list[Tensor] = []
+    made = build(rate, start, building, generators(len(start.tokens), seed), watch=lambda t: frames.append(t), **more)
+    return made, frames
+
+
+def some_start() -> State:
+    """Two boxes that do not fill the canvas, in the second some blocks are given."""
+    inside = torch.ones(2, VOXELS, dtype=torch.bool)
+    inside[:, 50:] = False
+    given = torch.full((2, VOXELS), MASK)
+    given[1, 3:13] = Role.WOOD
+    given[1, 13:20] = Role.AIR
+    given[1, 55] = Role.SNOW
+    return start_state(inside, given)
+
+
+def test_it_begins_with_everything_undecided_but_what_is_given() -> None:
+    start = some_start()
+    assert (start.tokens[0, :50] == MASK).all()
+    assert (start.tokens[:, 50:] == OUTSIDE).all()
+    assert start.fixed[:, 50:].all()
+    assert start.tokens[1, 3:20].tolist() == [Role.WOOD] * 10 + [Role.AIR] * 7
+    assert start.fixed[1].sum() == 27
+    assert start.fixed[0].sum() == 10
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_all_is_decided_and_what_is_fixed_never_changes(order: Order, schedule: Any) -> None:
+    start = some_start()
+    doubtful = Building(steps=6, order=order, schedule=schedule, doubt=0.9, doubt_share=0.5, edits=3)
+    building = replace(doubtful, edit_below=0.9, edit_share=0.5)
+    made, frames = frames_of(fickle(), start, building, distance=distance(2))
+    assert made.dtype == torch.int64
+    assert len(frames) == 6 + 3
+    assert torch.equal(frames[-1], made)
+    for frame in frames:
+        assert torch.equal(frame[start.fixed], start.tokens[start.fixed])
+    for frame in frames[5:]:
+        assert (frame[~start.fixed] < ROLES).all()
+    assert (frames[0] == MASK).any()
+
+
+@settings(max_examples=40)
+@given(
+    st.builds(
+        Building,
+        steps=st.integers(1, 9),
+        order=st.sampled_from(ORDERS),
+        order_noise=st.floats(0, 5),
+        doubt=st.floats(1e-6, 1),
+        doubt_share=st.floats(0, 1),
+        edits=st.integers(0, 3),
+        edit_below=st.floats(1e-6, 1),
+        edit_share=st.floats(0, 1),
+        temperature=st.floats(0, 10),
+        guidance=st.floats(0, 10),
+        schedule=st.sampled_from(SCHEDULES),
+    ),
+    st.floats(0, 100),
+)
+def test_whatever_the_settings_a_whole_structure_comes_out(building: Building, sharpness: float) -> None:
+    start = some_start()
+    made, _ = frames_of(fickle(1, sharpness), start, building, distance=distance(2))
+    assert (made[~start.fixed] < ROLES).all()
+    assert torch.equal(made[start.fixed], start.tokens[start.fixed])
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("steps", [1, 2, 7, 100])
+def test_what_the_network_is_sure_of_comes_out(order: Order, schedule: Any, steps: int) -> None:
+    wanted = torch.randint(ROLES, (2, VOXELS), generator=torch.Generator().manual_seed(3))
+    start = start_state(torch.ones(2, VOXELS, dtype=torch.bool))
+    building = Building(steps=steps, order=order, schedule=schedule)
+    made, _ = frames_of(says(certain(wanted)), start, building, distance=distance(2))
+    assert torch.equal(made, wanted)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+def test_a_schedule_decides_more_in_every_step_until_all_is(schedule: Any) -> None:
+    building = Building(steps=6, schedule=schedule, doubt_share=0, edits=0)
+    _, frames = frames_of(fickle(), start_state(INSIDE), building)
+    left = [int((frame == MASK).sum()) for frame in frames]
+    assert left == sorted(left, reverse=True)
+    assert left[-1] == 0
+    for step, count in enumerate(left[:-1]):
+        assert count == math.floor(VOXELS * building.undecided(step))
+    decided = [before - after for before, after in zip([VOXELS, *left[:-1]], left, strict=True)]
+    if schedule == "linear":
+        assert set(decided) == {VOXELS // 6}
+    else:
+        assert decided[0] < VOXELS // 6 < decided[-1]
+
+
+def test_the_even_schedule_decides_few_voxels_while_they_are_open() -> None:
+    """A share of the doubt a step: voxels that are sure come at once, the open ones one by one."""
+    logits = certain(torch.zeros(1, VOXELS, dtype=torch.long))
+    logits[0, :20] = 0
+    building = Building(steps=10, schedule="even", order="entropy", order_noise=0, doubt_share=0, edits=0)
+    _, frames = frames_of(says(logits), start_state(INSIDE), building)
+    first = (frames[0] != MASK)[0]
+    assert first[20:].all()
+    assert [int((frame == MASK).sum()) for frame in frames] == list(range(18, -1, -2))
+
+
+def test_what_is_decided_stays_where_nothing_is_doubted() -> None:
+    building = Building(steps=8, doubt_share=0, edits=0)
+    _, frames = frames_of(fickle(), start_state(INSIDE), building)
+    for before, after in zip(frames, frames[1:], strict=False):
+        decided = before != MASK
+        assert torch.equal(after[decided], before[decided])
+
+
+def test_the_same_generators_build_the_same_and_others_do_not() -> None:
+    start, building = some_start(), Building(steps=5)
+    one, other = (frames_of(fickle(), start, building, seed=4)[0] for _ in range(2))
+    assert torch.equal(one, other)
+    assert not torch.equal(one, frames_of(fickle(), start, building, seed=5)[0])
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_row_is_the_same_alone_and_among_others(order: Order, schedule: Any) -> None:
+    start, building = some_start(), Building(steps=5, order=order, schedule=schedule, doubt=0.5, doubt_share=0.3)
+    together = build(fickle(), start, building, generators(2), distance=distance(2))
+    for row in range(2):
+        own = State(start.tokens[row : row + 1], start.fixed[row : row + 1])
+        alone = build(fickle(), own, building, generators(2)[row : row + 1], distance=distance(1))
+        assert torch.equal(alone[0], together[row])
+
+
+def test_the_random_order_does_not_look_at_what_the_network_says() -> None:
+    """Which voxels come first is the same whatever they are to become."""
+    building = Building(steps=4, doubt_share=0, edits=0)
+    places = [
+        [frame == MASK for frame in frames_of(fickle(seed), start_state(INSIDE), building)[1]] for seed in (1, 2)
+    ]
+    assert all(torch.equal(*pair) for pair in zip(*places, strict=True))
+
+
+def test_the_order_of_confidence_decides_first_what_is_sure() -> None:
+    logits = torch.zeros(1, VOXELS, ROLES, dtype=torch.float64)
+    logits[0, ::2, Role.WOOD] = 20
+    building = Building(steps=2, order="confidence", order_noise=0, schedule="linear", doubt_share=0, edits=0)
+    for order in ("confidence", "entropy"):
+        _, frames = frames_of(says(logits), start_state(INSIDE), replace(building, order=order))
+        assert ((frames[0] != MASK)[0].nonzero()[:, 0] % 2 == 0).all()
+        assert (frames[0] != MASK).sum() == VOXELS // 2
+
+
+def test_the_order_outward_decides_first_what_is_near_the_trunk() -> None:
+    far = torch.randperm(VOXELS, generator=torch.Generator().manual_seed(0)).double()[None]
+    building = Building(steps=5, order="outward", order_noise=0, schedule="linear", doubt_share=0, edits=0)
+    _, frames = frames_of(fickle(), start_state(INSIDE), building, distance=far)
+    for frame in frames[:-1]:
+        assert far[frame != MASK].max() < far[frame == MASK].min()
+
+
+def test_the_order_outward_mistakes_a_distance_by_its_noise_at_most() -> None:
+    far = torch.arange(VOXELS).double()[None]
+    building = Building(steps=5, order="outward", order_noise=6, schedule="linear", doubt_share=0, edits=0)
+    _, frames = frames_of(fickle(), start_state(INSIDE), building, distance=far)
+    overlaps = [far[frame != MASK].max() - far[frame == MASK].min() for frame in frames[:-1]]
+    assert 0 < max(overlaps) < 6
+
+
+def test_the_order_outward_needs_distances() -> None:
+    with pytest.raises(BadInput, match="order outward.*only plans give"):
+        build(fickle(), start_state(INSIDE), Building(order="outward"), generators(1))
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("steps", [0, 2])
+def test_numbers_that_are_none_are_refused(wrong: float, steps: int) -> None:
+    """In the first look as in the last one, at what is finished."""
+    calls = []
+
+    def rate(tokens: Tensor, _: float) -> Tensor:
+        calls.append(1)
+        logits = torch.zeros(1, VOXELS, ROLES)
+        logits[0, 7, 2] = wrong if len(calls) > steps else 0
+        return logits
+
+    with pytest.raises(BadInput, match="no numbers.*train it again"):
+        build(rate, start_state(INSIDE), Building(steps=2, edits=1), generators(1))
+
+
+@pytest.mark.parametrize("order", ["random", "entropy", "outward"])
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("steps", [1, 3])
+def test_draws_are_as_frequent_as_the_network_says(order: Order, schedule: Any, steps: int) -> None:
+    voxels = 20_000
+    shares = torch.tensor([0.4, 0.25, 0.15, 0.08, 0.05, 0.04, 0.02, 0.01, 0.0], dtype=torch.float64)
+    logits = shares.clamp(min=1e-30).log().expand(1, voxels, -1)
+    building = Building(steps=steps, order=order, schedule=schedule, doubt_share=0, edits=0)
+    start = start_state(torch.ones(1, voxels, dtype=torch.bool))
+    made = build(says(logits), start, building, generators(1, seed=9), distance=distance(1, voxels))
+    counts, expected = torch.bincount(made[0], minlength=ROLES), shares * voxels
+    assert counts[-1] == 0
+    # Chi-square with 7 degrees of freedom is above 32 once in 25,000 times.
+    assert float(((counts - expected)[:-1] ** 2 / expected[:-1]).sum()) < 32
+
+
+@pytest.mark.parametrize(("temperature", "power"), [(0.5, 2.0), (1.0, 1.0), (2.0, 0.5)])
+def test_temperature_is_the_root_of_the_shares(temperature: float, power: float) -> None:
+    voxels, odds = 20_000, 3.0
+    logits = torch.full((1, voxels, ROLES), -200.0, dtype=torch.float64)
+    logits[..., Role.WOOD], logits[..., Role.LEAF] = 0, math.log(odds)
+    building = Building(steps=2, temperature=temperature, doubt_share=0, edits=0)
+    made = build(says(logits), start_state(torch.ones(1, voxels, dtype=torch.bool)), building, generators(1))
+    share = odds**power / (1 + odds**power)
+    assert float((made == Role.LEAF).double().mean()) == pytest.approx(share, abs=4 * math.sqrt(0.25 / voxels))
+
+
+def test_at_temperature_nought_the_most_probable_role_is_taken() -> None:
+    logits = torch.randn(1, VOXELS, ROLES, generator=torch.Generator().manual_seed(2))
+    made = build(says(logits), start_state(INSIDE), Building(steps=3, temperature=0, edits=0), generators(1))
+    assert float((made == logits.argmax(2)).double().mean()) > 0.95
+    assert (logits.gather(2, made[..., None])[..., 0] > logits.max(2).values - 0.02).all()
+
+
+def changing_its_mind(regretted: Tensor, rating: float) -> Callable[[Tensor, float], Tensor]:
+    """Sure of wood; once voxels are wood, it gives that only so much in the places that it regrets."""
+
+    def rate(tokens: Tensor, _: float) -> Tensor:
+        shares = torch.full((*tokens.shape, ROLES), 1e-9, dtype=torch.float64)
+        shares[..., Role.WOOD] = 1
+        doubted = regretted & (tokens == Role.WOOD)
+        shares[doubted] = torch.tensor([1 - rating, rating, *[1e-9] * (ROLES - 2)], dtype=torch.float64)
+        return shares.log()
+
+    return rate
+
+
+@pytest.mark.parametrize(("rating", "below", "undone"), [(0.05, 0.1, True), (0.15, 0.1, False), (0.15, 0.2, True)])
+def test_only_what_is_rated_below_the_threshold_is_undone(rating: float, below: float, undone: bool) -> None:
+    regretted = torch.arange(VOXELS)[None] % 3 == 0
+    building = Building(steps=3, schedule="linear", doubt=below, doubt_share=1, edits=0)
+    made, frames = frames_of(changing_its_mind(regretted, rating), start_state(INSIDE), building)
+    decided = frames[0] != MASK
+    assert torch.equal((frames[1] == MASK) & decided, decided & regretted & undone)
+    assert (made != MASK).all()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5])
+def test_at_most_the_share_of_what_is_decided_is_undone(share: float) -> None:
+    regretted = torch.ones(1, VOXELS, dtype=torch.bool)
+    building = Building(steps=3, schedule="linear", doubt=0.5, doubt_share=share, edits=0)
+    _, frames = frames_of(changing_its_mind(regretted, 0.01), start_state(INSIDE), building)
+    decided = frames[0] != MASK
+    assert int(((frames[1] == MASK) & decided).sum()) == math.ceil(share * int(decided.sum()))
+
+
+def test_the_worst_rated_are_undone_first() -> None:
+    ratings = torch.linspace(0.001, 0.4, VOXELS, dtype=torch.float64)
+
+    def rate(tokens: Tensor, _: float) -> Tensor:
+        shares = torch.full((*tokens.shape, ROLES), 1e-9, dtype=torch.float64)
+        wood = torch.where(tokens[0] == Role.WOOD, ratings, 1.0)
+        shares[0, :, Role.WOOD], shares[0, :, Role.AIR] = wood, 1 - wood + 1e-9
+        return shares.log()
+
+    building = Building(steps=3, schedule="linear", doubt=0.9, doubt_share=0.25, edits=0)
+    _, frames = frames_of(rate, start_state(INSIDE), building)
+    decided = frames[0] != MASK
+    undone = (frames[1] == MASK) & decided
+    assert undone.any()
+    assert ratings[undone[0]].max() < ratings[(decided & ~undone)[0]].min()
+
+
+def test_the_last_step_undoes_nothing() -> None:
+    regretted = torch.ones(1, VOXELS, dtype=torch.bool)
+    for steps in (1, 2):
+        building = Building(steps=steps, doubt=0.9, doubt_share=1, edits=0)
+        made, frames = frames_of(changing_its_mind(regretted, 0.01), start_state(INSIDE), building)
+        assert len(frames) == steps
+        assert (made != MASK).all()
+
+
+@pytest.mark.parametrize(("share", "below", "edited"), [(1.0, 0.2, 20), (0.1, 0.2, 6), (1.0, 0.05, 0), (0.0, 0.2, 0)])
+def test_an_edit_gives_the_worst_voxels_what_is_expected_there(share: float, below: float, edited: int) -> None:
+    regretted = torch.arange(VOXELS)[None] % 3 == 0
+    building = Building(steps=1, edits=1, edit_below=below, edit_share=share)
+    made, frames = frames_of(changing_its_mind(regretted, 0.1), start_state(INSIDE), building)
+    changed = made != frames[0]
+    assert int(changed.sum()) == edited
+    assert (changed <= regretted).all()
+    assert (made[changed] == Role.AIR).all()
+
+
+def test_guidance_rises_from_one_over_the_second_half_and_edits_take_all_of_it() -> None:
+    scales: list[float] = []
+
+    def rate(tokens: Tensor, scale: float) -> Tensor:
+        scales.append(scale)
+        return torch.zeros(1, VOXELS, ROLES)
+
+    build(rate, start_state(INSIDE), Building(steps=8, guidance=3, edits=2), generators(1))
+    assert scales[:4] == [1] * 4
+    assert scales[4:] == pytest.approx([1.5, 2, 2.5, 3, 3, 3])
+    scales.clear()
+    build(rate, start_state(INSIDE), Building(steps=8, edits=2), generators(1))
+    assert scales == [1] * 10
+
+
+def test_a_canvas_that_is_fixed_altogether_comes_out_as_it_is() -> None:
+    given = torch.randint(ROLES, (1, VOXELS), generator=torch.Generator().manual_seed(1))
+    start = start_state(INSIDE, given)
+    for schedule in SCHEDULES:
+        building = Building(steps=3, schedule=schedule, doubt=0.9, doubt_share=1, edit_below=0.9, edit_share=1)
+        assert torch.equal(build(fickle(), start, building, generators(1)), given)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"steps": 0}, "sampling steps = 0, expected 1 to 4096"),
+        ({"steps": 4097}, "sampling steps = 4097"),
+        ({"guidance": -0.1}, "guidance = -0.1, expected 0 to 100"),
+        ({"guidance": 101}, "guidance = 101"),
+        ({"guidance": math.nan}, "guidance = nan"),
+        ({"guidance": math.inf}, "guidance = inf"),
+        ({"temperature": -1}, "temperature = -1, expected 0 to 100"),
+        ({"temperature": 1e9}, "temperature"),
+        ({"temperature": math.nan}, "temperature = nan"),
+    ],
+)
+def test_settings_out_of_range_are_refused(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadParams, match=said):
+        Building(**changes)
+
+
+@pytest.mark.parametrize("name", ["doubt", "edit_below"])
+def test_a_threshold_of_nought_doubts_nothing(name: str) -> None:
+    """params.yaml allows it and says so."""
+    start, building = some_start(), Building(steps=4, doubt=0.5, edits=2, doubt_share=0.5)
+    share = {"doubt": "doubt_share", "edit_below": "edit_share"}[name]
+    made = [
+        build(fickle(), start, replace(building, **{changed: 0.0}), generators(2)) for changed in (name, share)
+    ]
+    assert torch.equal(*made)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"doubt": -0.1}, {"doubt": 1.1}, {"doubt_share": 2}, {"edit_share": -1}, {"edits": -1}, {"doubt": math.nan}]
+)
+def test_shares_and_thresholds_out_of_range_are_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(BadParams):
+        Building(**changes)
