@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path  # noqa: TC003 - typer reads the annotations at run time
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -287,9 +287,15 @@ def sculpt(
     ] = "normal",
     count: Annotated[int, typer.Option("-n", "--num-samples", min=1, max=10_000, help="Structures.")] = 1,
     steps: Annotated[
-        int,
-        typer.Option("--steps", "--sampling-steps", min=1, max=4096, help="Network calls that decide the blocks."),
-    ] = 12,
+        int | None,
+        typer.Option(
+            "--steps",
+            "--sampling-steps",
+            min=1,
+            max=4096,
+            help="Network calls; otherwise as the model was trained: 12.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first structure; the others follow.")] = 0,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the files.", metavar="DIR")] = Path(
         "sculptures"
@@ -302,8 +308,9 @@ def sculpt(
     ] = "schem,png",
     checkpoint: Annotated[str | None, typer.Option(help="best, or an epoch that was kept, such as epoch=50.")] = None,
     guidance: Annotated[
-        float, typer.Option(help="How strictly the prompt is followed: scale of guidance; 1 is none and costs half.")
-    ] = 1.0,
+        float | None,
+        typer.Option(help="Scale of guidance, higher obeys the prompt more; otherwise as the model was trained."),
+    ] = None,
     plan: Annotated[
         list[str] | None,
         typer.Option(

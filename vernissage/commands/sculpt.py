@@ -31,7 +31,7 @@ class SculptRequest:
         prompt: Any text.
         size: Name of a size, or WIDTHxHEIGHTxDEPTH.
         count: Structures.
-        steps: Network calls that decide voxels.
+        steps: Network calls that decide voxels; as the model's training had it where left out, like the guidance.
         seed: Of the first structure; the others follow.
         output: Folder for the files.
         formats: Names of formats, with commas.
@@ -46,12 +46,12 @@ class SculptRequest:
     prompt: str
     size: str = "normal"
     count: int = 1
-    steps: int = 12
+    steps: int | None = None
     seed: int = 0
     output: Path = DEFAULT_OUTPUT
     formats: str = DEFAULT_FORMATS
     checkpoint: str | None = None
-    guidance: float = 1.0
+    guidance: float | None = None
     plan: tuple[str, ...] = ()
     keep: Path | None = None
     repair: bool = False

@@ -13,7 +13,7 @@ Channels = Annotated[
 ]
 Levels = Annotated[tuple[Annotated[int, Field(ge=0, le=4)], ...], Field(max_length=5), LIST_AS_TUPLE]
 Steps = Annotated[tuple[Annotated[int, Field(ge=1, le=4096)], ...], Field(max_length=32), LIST_AS_TUPLE]
-Rival = Literal["continuous", "no plan", "coarse", "no corruption"]
+Rival = Literal["continuous", "no plan", "coarse", "all at once", "no corruption"]
 Rivals = Annotated[tuple[Rival, ...], Field(max_length=8), LIST_AS_TUPLE]
 
 
@@ -82,6 +82,13 @@ class SculptorSection(Section):
         ge=1,
         le=4096,
     )
+    wood_share: Real = knob(
+        "Share of the steps that decide the wood alone, before the rest; 0 decides all roles at once.",
+        stages=("train", "benchmark", "robustness"),
+        unit="share of steps",
+        ge=0,
+        lt=1,
+    )
     edits: int = knob(
         "Looks at the finished structure that let the worst-rated voxels change.",
         stages=("train", "benchmark", "robustness"),
@@ -90,7 +97,11 @@ class SculptorSection(Section):
         le=64,
     )
     order: Literal["random", "confidence", "outward"] = knob(
-        "Which voxels are decided first; `confidence` makes smaller trees.",
+        "Which voxels are decided first: any, those the network is surest of, or those nearest to the trunk.",
+        stages=("train", "benchmark", "robustness"),
+    )
+    schedule: Literal["even", "cosine", "linear"] = knob(
+        "How many voxels a step decides; `even` shares out what is uncertain: else `confidence` shrinks trees.",
         stages=("train", "benchmark", "robustness"),
     )
     doubt: Real = knob(
@@ -275,7 +286,7 @@ class SculptorBenchmark(Section):
     )
     rivals: Rivals = knob(
         "Rivals that need a training of their own, as long as ours: `continuous` (Gaussian diffusion), `no plan`, "
-        "`coarse`, `no corruption`.",
+        "`coarse`, `all at once` (wood not first), `no corruption`.",
         stages="benchmark@sculptor",
     )
     steps: Steps = knob(

@@ -105,7 +105,9 @@ def building_of(params: Params) -> Building:
     section = params.sculptor
     return Building(
         steps=section.steps,
+        wood_share=section.wood_share,
         order=section.order,
+        schedule=section.schedule,
         doubt=section.doubt,
         edits=section.edits,
         guidance=section.guidance,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.sculptor.use.models import airy, noisy
-from vernissage.core.errors import BadInput, BadParams
+from vernissage.core.errors import BadInput, BadParams, CorruptArtifact
 from vernissage.sculptor.domain.anatomy import judge_anatomy
 from vernissage.sculptor.domain.blocks import SPECIES_PALETTES, structure_to_roles
 from vernissage.sculptor.domain.language import read_prompt
@@ -20,6 +21,7 @@ from vernissage.sculptor.domain.roles import MASK, Role
 from vernissage.sculptor.domain.sizes import Size
 from vernissage.sculptor.domain.structure import AIR_STATE, Structure
 from vernissage.sculptor.learn.building import Building
+from vernissage.sculptor.use.model import SculptorModel
 from vernissage.sculptor.use.sculpt import MOST_FRAMES, Sculpted, Wishes, sculpt_each, sculpt_prompt
 
 TINY = Size(8, 10, 8)
@@ -79,9 +81,26 @@ def test_facts_are_true_and_can_be_written_as_json() -> None:
     assert sorted(missed) == sorted(facts["missed"])
     assert facts["adherence"] == 1 - len(missed) / len(facts["said"])
     assert facts["said"]["height"] == "tall"
-    assert facts["evaluations"] == 2 + Building().edits
+    assert facts["evaluations"] == sum(steps + looks for _, steps, looks in Building(steps=2).levels)
     assert facts["model"] == {"sha256": "0" * 64, "checkpoint": "best", "epoch": None}
     assert list(sculpted.warnings) == facts["warnings"]
+
+
+def test_what_is_left_out_is_as_in_training() -> None:
+    taught = {"building": asdict(Building(steps=5, order="random", guidance=2.0)), "plan_guidance": 1.5}
+    model = SculptorModel(noisy().sculptor, facts=taught)
+    facts = sculpt_prompt(model, "oak", size=TINY)[0].facts
+    assert facts["building"] == taught["building"]
+    assert (facts["asked"]["steps"], facts["asked"]["guidance"], facts["asked"]["plan_guidance"]) == (5, 2.0, 1.5)
+    other = sculpt_prompt(model, "oak", size=TINY, steps=1, guidance=1.0, plan_guidance=3.0)[0].facts
+    assert other["building"] == taught["building"] | {"steps": 1, "guidance": 1.0}
+    assert other["asked"]["plan_guidance"] == 3.0
+
+
+@pytest.mark.parametrize("facts", [{"building": {"stairs": 5}}, {"building": {"steps": 0}}, {"plan_guidance": "1"}])
+def test_facts_that_cannot_be_used_are_damage(facts: dict[str, Any]) -> None:
+    with pytest.raises(CorruptArtifact, match="train again"):
+        sculpt_prompt(SculptorModel(noisy().sculptor, facts=facts), "oak", size=TINY)
 
 
 def test_nothing_said_is_neither_kept_nor_missed() -> None:
@@ -178,7 +197,7 @@ def test_kept_blocks_that_do_not_fit_are_refused() -> None:
 def test_repair_leaves_one_part_and_says_so() -> None:
     wishes = {"size": TINY, "steps": 2, "plan": {"height": 10, "width": 8, "depth": 8}}
     # The more it leans towards air, the fewer blocks there are; somewhere on the way they fall apart.
-    models = [airy(bias) for bias in np.linspace(0.5, 5, 19).tolist()]
+    models = [airy(bias) for bias in np.linspace(0.5, 5, 7).tolist()]
     parts = [sculpt_prompt(model, "a tree", **wishes)[0].facts["anatomy"]["parts"] for model in models]
     model = models[int(np.argmax(parts))]
     before = sculpt_prompt(model, "a tree", **wishes)[0]
@@ -202,7 +221,7 @@ def test_nothing_at_all_is_a_result() -> None:
 
 def test_frames_end_in_the_structure() -> None:
     sculpted = one(frames=True, steps=3)
-    assert len(sculpted.frames) == 3 + Building().edits
+    assert len(sculpted.frames) == sum(steps + looks for _, steps, looks in Building(steps=3).levels)
     assert (sculpted.frames[0] == MASK).any()
     assert np.array_equal(sculpted.frames[-1], sculpted.roles)
     assert one().frames == ()

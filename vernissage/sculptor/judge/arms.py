@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
     from vernissage.sculptor.domain.dataset import Dataset
     from vernissage.sculptor.domain.plan import Plan
-    from vernissage.sculptor.learn.building import Building
+    from vernissage.sculptor.learn.building import Building, Order
     from vernissage.sculptor.learn.model import Sculptor
 
 OURS, HELD_OUT, REAL = "ours", "held-out", "real trees"
 ALL_AIR, GROWER, RETRIEVAL = "all air", "grower (ceiling)", "retrieval"
 SOFT_MIXTURE, ANCESTRAL = "soft mixture", "ancestral"
 _OTHER = SPECIES[-1]
-#: The steps of a random order, and those of an order by confidence as in MaskGIT (Chang et al. 2022, arXiv 2202.04200).
+#: Steps of the plain samplers: few, many, and the updates that the published one made.
 FEW_STEPS, MANY_STEPS, MANY_UPDATES = 12, 128, 100
 
 
@@ -116,16 +116,16 @@ def sculptor_arm(name: str, sculptor: Sculptor, building: Building, *, plan_guid
             plans,
         )
 
-    looks = building.steps * (2 if building.guidance != 1 else 1) + building.edits
+    looks = (building.steps + building.edits + building.wood_edits) * (2 if building.guidance != 1 else 1)
     return Arm(name, build, looks, learned=True)
 
 
-def soft_mixture_arm(sculptor: Sculptor, updates: int) -> Arm:
+def soft_mixture_arm(sculptor: Sculptor, updates: int, *, wood_share: float = 0.0) -> Arm:
     """The published sampler on our network, see :mod:`vernissage.sculptor.judge.soft_mixture`."""
 
     def build(requests: Sequence[BenchRequest]) -> Built:
         began = time.perf_counter()
-        grids = soft_mixture(sculptor, requests, updates)
+        grids = soft_mixture(sculptor, requests, updates, wood_share=wood_share)
         seconds = time.perf_counter() - began
         plans = tuple(request.plan for request in requests)
         species = tuple(species_named(plan, request) for plan, request in zip(plans, requests, strict=True))
@@ -135,10 +135,15 @@ def soft_mixture_arm(sculptor: Sculptor, updates: int) -> Arm:
 
 
 def ladder(sculptor: Sculptor, building: Building, *, plan_guidance: float = 1.0) -> list[Arm]:
-    """What each part of the way to build is worth: the plain sampler first, one more part in every arm up to ours.
+    """What each part of the way to build is worth, with the same weights and plans.
 
-    `ancestral` is MDLM's sampler (Sahoo et al. 2024, arXiv 2406.07524): a random order, as many voxels in every step,
-    what is decided stays. It decides exactly as many as its schedule says, where the original draws that number.
+    `ancestral` is MDLM's sampler (Sahoo et al. 2024, arXiv 2406.07524): all roles at once, in random order, as many
+    voxels in every step, what is decided stays; it decides exactly as many as its schedule says, where the original
+    draws that number. Each arm with a + adds one part of ours to the arm before, the last one lacks the final looks.
+    `confidence` is MaskGIT's sampler (Chang et al. 2022, arXiv 2202.04200). `ours, ...` exchange one part.
+
+    Where ours decides the wood first, its network saw all roles at once on few structures only: what a network that
+    learned nothing else makes of the plain samplers has to be a rival.
 
     Args:
         sculptor: The model.
@@ -146,21 +151,39 @@ def ladder(sculptor: Sculptor, building: Building, *, plan_guidance: float = 1.0
         plan_guidance: As ours.
     """
     few = min(FEW_STEPS, building.steps)
-    unrevised = replace(building, doubt_share=0.0, edits=0)
-    plain = replace(unrevised, steps=few, order="random", schedule="linear")
+    unrevised = replace(building, doubt_share=0.0, edits=0, wood_edits=0)
+    plain = replace(unrevised, steps=few, order="random", schedule="linear", wood_share=0.0)
     ways = {
         f"{ANCESTRAL} {few}": plain,
         f"{ANCESTRAL} {MANY_STEPS}": replace(plain, steps=MANY_STEPS),
-        "+ cosine": replace(unrevised, order="random", schedule="cosine"),
-        "+ doubt": replace(building, edits=0),
-        f"confidence {few}": replace(unrevised, order="confidence", schedule="cosine"),
-    }
-    if sculptor.first == "plan":
-        ways[f"outward {few}"] = replace(unrevised, order="outward", schedule="cosine")
+        f"confidence {few}": replace(plain, order="confidence", schedule="cosine"),
+    } | _rungs(plain, unrevised, building)
+    others: tuple[Order, ...] = (
+        ("random", "confidence", "outward") if sculptor.first == "plan" else ("random", "confidence")
+    )
+    ways |= {f"ours, {order} order": replace(building, order=order) for order in others if order != building.order}
     arms = [sculptor_arm(name, sculptor, way, plan_guidance=plan_guidance) for name, way in ways.items()]
     if sculptor.first == "coarse":
         return arms
-    return [*(soft_mixture_arm(sculptor, updates) for updates in (few, MANY_UPDATES)), *arms]
+    soft = (soft_mixture_arm(sculptor, count, wood_share=building.wood_share) for count in (few, MANY_UPDATES))
+    return [*soft, *arms]
+
+
+def _rungs(plain: Building, unrevised: Building, building: Building) -> dict[str, Building]:
+    """Name to a way: from the plain one to ours without the final looks, one part after another."""
+    parts: dict[str, dict[str, Any]] = {
+        "+ steps of ours": {"steps": building.steps},
+        "+ wood first": {"wood_share": building.wood_share},
+        f"+ {building.schedule} schedule": {"schedule": building.schedule},
+        f"+ {building.order} order": {"order": building.order, "order_noise": building.order_noise},
+        "+ doubt": {"doubt_share": building.doubt_share},
+    }
+    ways, way = {}, replace(plain, temperature=unrevised.temperature)
+    for name, part in parts.items():
+        changed = replace(way, **part)
+        if changed != way:
+            ways[name], way = changed, changed
+    return ways
 
 
 def steps_arms(
@@ -222,7 +245,7 @@ def grower_arm(tries: int = 24) -> Arm:
             for request in requests
         ]
         seconds = time.perf_counter() - began
-        grids, species = (tuple(each[part] for each in grown) for part in (1, 0))
+        grids, species = tuple(grid for _, grid in grown), tuple(name for name, _ in grown)
         return Built(grids, species, evenly(seconds, len(grown)), (0,) * len(grown))
 
     return Arm(GROWER, build)

@@ -1,4 +1,4 @@
-"""Robustness of files: damaged models, untrusted structures, exports that must say the same when they are read again."""
+"""Robustness of files: damaged models, untrusted structures, exports that say the same when they are read again."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ from vernissage.sculptor.domain.structure import AIR_STATE, Structure
 from vernissage.sculptor.judge.odd_files import TIGHT, pickle_that_touches, write_right, write_wrong
 from vernissage.sculptor.judge.request_cases import resident_bytes
 from vernissage.sculptor.judge.trials import PLAIN, Bench, Case, Outcome, complaint, refusal, refused, same
-from vernissage.sculptor.learn.building import Building
 from vernissage.sculptor.learn.model import Sculptor
 from vernissage.sculptor.prepare.ingest import ingest_structures
 from vernissage.sculptor.prepare.manifest import Status
@@ -34,7 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-_QUICK = Building(steps=2, edits=0)
+    from vernissage.sculptor.learn.sculpting import Sculpture
+
 _WEIGHTS, _FACTS = "model.safetensors", "model.json"
 _MOST_GROWTH = 64 * 2**20
 _NOISE = (6, 5, 7)
@@ -60,12 +60,11 @@ def damaged_models(bench: Bench) -> Outcome:
     """Load a model that is whole, then damaged ones."""
     whole, marker = bench.folder / "whole", bench.folder / "marker"
     bench.sculptor.save(whole)
-    asked = [bench.request(PLAIN)]
-    expected = bench.build(asked, _QUICK)[0]
+    expected = _built(bench, bench.sculptor)
     loaded = Sculptor.load(whole).to(bench.sculptor.device)
     problems = [] if same(_built(bench, loaded), expected) else ["the model that was saved builds something else"]
-    tried = 0
-    for tried, (name, damage) in enumerate(_damages(marker).items(), 1):
+    damages = _damages(marker)
+    for name, damage in damages.items():
         place = bench.folder / "damaged"
         shutil.rmtree(place, ignore_errors=True)
         shutil.copytree(whole, place)
@@ -82,7 +81,7 @@ def damaged_models(bench: Bench) -> Outcome:
                 weight.data.fill_(torch.nan)
             error = refusal(_built, bench, poisoned)
             problems.append(_wrong_refusal(f"{part} of nan", error, BadInput))
-    return bench.verdict(problems, found=f"{tried} damaged models")
+    return bench.verdict(problems, found=f"{len(damages)} damaged models")
 
 
 def imports(bench: Bench) -> Outcome:
@@ -143,8 +142,8 @@ def exports(bench: Bench) -> Outcome:
 def nothing_built(bench: Bench) -> Outcome:
     """Let a network build nothing but air, and export that."""
     airy = copy.deepcopy(bench.sculptor)
-    airy.network.head.weight.data.zero_()
-    airy.network.head.bias.data.copy_(torch.eye(ROLES)[Role.AIR] * 100)
+    for name, tensor in airy.network.head.state_dict().items():
+        tensor.copy_(torch.eye(ROLES)[Role.AIR] * 100 if name == "bias" else torch.zeros_like(tensor))
     roles = _built(bench, airy).roles
     problems = ["there are blocks"] if roles.any() else []
     anatomy = judge_anatomy(roles)
@@ -170,8 +169,9 @@ def nothing_built(bench: Bench) -> Outcome:
     return bench.verdict(problems, found=f"written as air: {' '.join(written) or 'none'}; the other formats refuse")
 
 
-def _built(bench: Bench, sculptor: Sculptor) -> Any:
-    return replace(bench, sculptor=sculptor).build([bench.request(PLAIN)], _QUICK)[0]
+def _built(bench: Bench, sculptor: Sculptor) -> Sculpture:
+    quick = replace(bench.building, steps=2, edits=0)
+    return replace(bench, sculptor=sculptor).build([bench.request(PLAIN)], quick)[0]
 
 
 def _damages(marker: Path) -> dict[str, Callable[[Path], None]]:

@@ -7,7 +7,7 @@ How well the sculptor builds under odd requests is a number of its own: connecti
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +18,6 @@ from vernissage.sculptor.domain.anatomy import judge_anatomy
 from vernissage.sculptor.domain.language import read_prompt
 from vernissage.sculptor.domain.roles import ROLES
 from vernissage.sculptor.domain.sizes import SIZES, Size
-from vernissage.sculptor.learn.building import Building
 from vernissage.sculptor.learn.coarse import CoarseShape
 from vernissage.sculptor.learn.model import SculptorShape
 from vernissage.sculptor.learn.network import NetworkShape
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
 
     from vernissage.sculptor.domain.dataset import Dataset
     from vernissage.sculptor.learn.blueprints import First
+    from vernissage.sculptor.learn.building import Building
     from vernissage.sculptor.learn.model import Sculptor
     from vernissage.sculptor.learn.training import SculptorTraining
 
@@ -45,8 +45,8 @@ class RobustnessSettings:
 
     Attributes:
         structures: Structures behind every mean; a case with several variations shares them out.
-        building: How they are built.
-        plan_guidance: Scale of guidance on what comes before the voxels.
+        building: How they are built; None as in the looks of the training.
+        plan_guidance: Scale of guidance on what comes before the voxels; None as in the training.
         batch: Requests of the case that asks for very many.
         together: Largest batch of the case that compares batches.
         seed: Of all that is drawn.
@@ -56,8 +56,8 @@ class RobustnessSettings:
     """
 
     structures: int = 12
-    building: Building = field(default_factory=Building)
-    plan_guidance: float = 1.0
+    building: Building | None = None
+    plan_guidance: float | None = None
     batch: int = 1000
     together: int = 64
     seed: int = 0
@@ -122,14 +122,20 @@ class Bench:
     folder: Path
     seed: int
 
+    @property
+    def building(self) -> Building:
+        """How structures are built where a case says nothing else."""
+        return self.settings.building or self.training.building
+
     def request(self, prompt: str, number: int = 0, size: Size = SIZES["normal"], **options: Any) -> Request:
         """A request in a user's words; the same number has the same seed in every case."""
-        return request_of(self.settings, prompt, number, size, **options)
+        return Request(read_prompt(prompt).text, size, derive_seed(self.settings.seed, "structure", number), **options)
 
     def build(self, requests: Sequence[Request], building: Building | None = None, **options: Any) -> list[Sculpture]:
         """Build structures; options as of `sculpt`."""
-        options = {"plan_guidance": self.settings.plan_guidance, **options}
-        return sculpt(self.sculptor, requests, building or self.settings.building, **options)
+        scale = self.settings.plan_guidance
+        guided = {"plan_guidance": self.training.plan_guidance if scale is None else scale, **options}
+        return sculpt(self.sculptor, requests, building or self.building, **guided)
 
     def build_all(self, prompts: Sequence[str], **options: Any) -> tuple[list[Request], list[Sculpture]]:
         """Build as many structures as settings say, of these prompts in turn; each prompt at least once."""
@@ -162,13 +168,6 @@ class Bench:
             found = f"connectivity {connectivity(built):.3f}"
         shown = [f"{len(wrong)} problems: {'; '.join(wrong[:3])}"] if wrong else []
         return Outcome(not wrong, self.retained(built) if built else None, "; ".join([*shown, *filter(None, [found])]))
-
-
-def request_of(
-    settings: RobustnessSettings, prompt: str, number: int, size: Size = SIZES["normal"], **options: Any
-) -> Request:
-    """Read a user's words as a request."""
-    return Request(read_prompt(prompt).text, size, derive_seed(settings.seed, "structure", number), **options)
 
 
 def set_up(
@@ -258,9 +257,10 @@ def short_training(training: SculptorTraining, **changes: Any) -> SculptorTraini
     short = replace(
         training,
         shape=small_shape(training.shape.first),
-        epochs=3,
+        epochs=2,
         updates=2,
         warm_up_epochs=0.5,
+        building=replace(training.building, steps=2, edits=0, wood_edits=0),
         patience=0,
         checkpoint_every=1,
         voxels=2048,
@@ -293,11 +293,6 @@ def smallest(dataset: Dataset, *, train: int, val: int) -> Dataset:
         grids += [part.grids[row] for row in rows]
         tables.append(part.table.iloc[rows].assign(split=split))
     return replace(dataset, grids=tuple(grids), table=pd.concat(tables, ignore_index=True))
-
-
-def spread(count: int, *parts: int) -> list[int]:
-    """At least one for each part, and no more than `count` for any."""
-    return [max(1, min(count, part)) for part in parts]
 
 
 def finite(value: float) -> str:

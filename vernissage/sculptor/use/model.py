@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vernissage.core.devices import choose_device
-from vernissage.core.errors import BadParams, MissingArtifact
+from vernissage.core.errors import BadParams, CorruptArtifact, MissingArtifact
 from vernissage.core.files import read_json
+from vernissage.sculptor.learn.building import Building
 from vernissage.sculptor.learn.model import Sculptor
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ _EPOCH_ASKED = re.compile(r"epoch[=-](\d{1,9})", re.ASCII)
 _EPOCH_FOLDER = re.compile(r"epoch-(\d{1,9})", re.ASCII)
 _WEIGHTS, _SPEC = "model.safetensors", "model.json"
 _SHOWN = 20
+_AGAIN = "get it back with `dvc checkout`, or train again with `dvc repro train@sculptor`"
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +60,32 @@ class SculptorModel:
         sculptor = Sculptor.load(place)
         digest = str(read_json(place / _SPEC)["sha256"])
         return SculptorModel(sculptor.to(choose_device()), name, digest, dict(sculptor.facts))
+
+    @property
+    def building(self) -> Building:
+        """How voxels are decided unless somebody asks for another way: as when the weights were chosen.
+
+        Raises:
+            CorruptArtifact: What was written down about it is not that.
+        """
+        try:
+            return Building(**self.facts.get("building", {}))
+        except (TypeError, BadParams) as error:
+            raise CorruptArtifact(
+                f"{self.checkpoint}: facts about building cannot be used ({error}); {_AGAIN}"
+            ) from error
+
+    @property
+    def plan_guidance(self) -> float:
+        """Scale of guidance on what comes first, likewise.
+
+        Raises:
+            CorruptArtifact: What was written down about it is no number.
+        """
+        scale = self.facts.get("plan_guidance", 1.0)
+        if isinstance(scale, bool) or not isinstance(scale, int | float):
+            raise CorruptArtifact(f"{self.checkpoint}: plan_guidance {scale!r} is no number; {_AGAIN}")
+        return float(scale)
 
     @property
     def identity(self) -> dict[str, Any]:

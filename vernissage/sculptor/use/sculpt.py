@@ -47,7 +47,7 @@ class Wishes:
     Attributes:
         size: Of the grid.
         count: Structures; the first has `seed`, the next `seed` + 1 and so on, each as if it were alone.
-        steps: Network calls that decide voxels.
+        steps: Network calls that decide voxels; as the model's training had it where left out, like both scales.
         seed: Of the first structure.
         guidance: Scale of classifier-free guidance on voxels; 1 is none and costs half.
         plan_guidance: The same on the plan that comes first.
@@ -62,10 +62,10 @@ class Wishes:
 
     size: Size = SIZES["normal"]
     count: int = 1
-    steps: int = 12
+    steps: int | None = None
     seed: int = 0
-    guidance: float = 1.0
-    plan_guidance: float = 1.0
+    guidance: float | None = None
+    plan_guidance: float | None = None
     plan: Mapping[str, str | int] = field(default_factory=dict)
     keep: Structure | None = None
     repair: bool = False
@@ -78,14 +78,15 @@ class Wishes:
             raise BadParams(f"{self.count} structures: expected 1 to {MOST_STRUCTURES:,}")
         if not 0 <= self.seed <= _LAST_SEED - self.count:
             raise BadParams(f"seed {self.seed}: expected 0 to {_LAST_SEED - self.count}")
-        _ = self.building  # refuses steps and guidance that are out of range
-        if not (math.isfinite(self.plan_guidance) and 0 <= self.plan_guidance <= 100):
-            raise BadParams(f"plan guidance = {self.plan_guidance}, expected 0 to 100")
+        for name, scale in (("guidance", self.guidance), ("plan guidance", self.plan_guidance)):
+            if scale is not None and not (math.isfinite(scale) and 0 <= scale <= 100):
+                raise BadParams(f"{name} = {scale}, expected 0 to 100")
+        _ = self.changed(Building())  # refuses other numbers of steps
 
-    @property
-    def building(self) -> Building:
-        """How voxels are decided."""
-        return Building(steps=self.steps, guidance=self.guidance)
+    def changed(self, building: Building) -> Building:
+        """Return a way to build with what is asked for about it."""
+        steps = building.steps if self.steps is None else self.steps
+        return replace(building, steps=steps, guidance=building.guidance if self.guidance is None else self.guidance)
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class Sculpted:
         seed: Builds it again.
         prompt: As it was given.
         facts: All that is known about it, as JSON values: what was `asked`, `plan`, `anatomy`, `said` and `measured`
-            attributes, `missed` of the former, `blocks`, `evaluations`, `repair`, `model`.
+            attributes, `missed` of the former, `blocks`, `building`, `evaluations`, `repair`, `model`.
         warnings: What was not read or built as it was asked for, a sentence each.
         frames: (Y, Z, X) uint8 roles after every step, `MASK` where undecided; empty unless they were asked for.
         palette: Block of each role where nothing was kept.
@@ -125,10 +126,10 @@ def sculpt_prompt(
     *,
     size: Size = SIZES["normal"],
     count: int = 1,
-    steps: int = 12,
+    steps: int | None = None,
     seed: int = 0,
-    guidance: float = 1.0,
-    plan_guidance: float = 1.0,
+    guidance: float | None = None,
+    plan_guidance: float | None = None,
     plan: Mapping[str, str | int] | None = None,
     keep: Structure | None = None,
     repair: bool = False,
@@ -174,18 +175,11 @@ def sculpt_each(
     """
     task = _Task.of(model, prompt, wishes)
     seeds = range(wishes.seed, wishes.seed + wishes.count)
-    chunk = _chunk(wishes, frames=task.frames)
+    chunk = task.chunk
     for start in range(0, len(seeds), chunk):
         part = seeds[start : start + chunk]
         for seed, sculpture in zip(part, task.built(part, done), strict=True):
             yield task.finished(seed, sculpture)
-
-
-def _chunk(wishes: Wishes, *, frames: bool) -> int:
-    voxels = wishes.size.width * wishes.size.height * wishes.size.depth
-    # A step may be looked at twice; the first and the last states, as roles and as blocks, come on top.
-    grids = 4 + (wishes.steps + wishes.building.edits if frames else 0)
-    return max(1, min(_CHUNK, _CHUNK_BYTES // (voxels * grids)))
 
 
 @dataclass(frozen=True)
@@ -195,6 +189,8 @@ class _Task:
     model: SculptorModel
     text: str
     wishes: Wishes
+    building: Building
+    plan_guidance: float
     prompt: Prompt
     fixed: dict[str, int]
     kept: Kept | None
@@ -218,21 +214,32 @@ class _Task:
             fixed.setdefault("species", read_plan_words({"species": kept.species})["species"])
         if not MOST.holds(wishes.size):
             warnings.append(f"structures are at most {MOST}; the rest of the grid stays air")
-        if wishes.frames and wishes.steps > MOST_FRAMES:
-            warnings.append(f"{wishes.steps} steps are not shown: at most {MOST_FRAMES} are")
-        return _Task(model, text, wishes, prompt, fixed, kept, tuple(warnings))
+        building = wishes.changed(model.building)
+        if wishes.frames and building.steps > MOST_FRAMES:
+            warnings.append(f"{building.steps} steps are not shown: at most {MOST_FRAMES} are")
+        scale = model.plan_guidance if wishes.plan_guidance is None else wishes.plan_guidance
+        return _Task(model, text, wishes, building, scale, prompt, fixed, kept, tuple(warnings))
 
     @property
     def frames(self) -> bool:
         """Whether steps are kept."""
-        return self.wishes.frames and self.wishes.steps <= MOST_FRAMES
+        return self.wishes.frames and self.building.steps <= MOST_FRAMES
+
+    @property
+    def chunk(self) -> int:
+        """How many structures are built at once."""
+        width, height, depth = self.wishes.size
+        looks = sum(steps + looks for _, steps, looks in self.building.levels)
+        # Besides the frames there are what was given, what was built, and the same as blocks, which take twice as much.
+        grids = 4 + (looks if self.frames else 0)
+        return max(1, min(_CHUNK, _CHUNK_BYTES // (width * height * depth * grids)))
 
     def built(self, seeds: range, done: Callable[[int], None] | None) -> list[Sculpture]:
         """Build a chunk."""
         wishes, given = self.wishes, None if self.kept is None else self.kept.roles
         fixed = within(self.fixed, wishes.size)
         requests = [Request(self.prompt.text, wishes.size, seed, fixed, given) for seed in seeds]
-        sculptor, scale = self.model.sculptor, wishes.plan_guidance
+        sculptor, scale = self.model.sculptor, self.plan_guidance
         if self.kept is not None and sculptor.planner is not None:
             # The plans alone are wanted here, and these come with a single look of the network.
             drafts = sculpt(sculptor, requests, Building(steps=1, edits=0), plan_guidance=scale)
@@ -241,7 +248,7 @@ class _Task:
                 replace(request, fixed=within(room | self.fixed, wishes.size))
                 for request, room in zip(requests, rooms, strict=True)
             ]
-        return sculpt(sculptor, requests, wishes.building, plan_guidance=scale, frames=self.frames, done=done)
+        return sculpt(sculptor, requests, self.building, plan_guidance=scale, frames=self.frames, done=done)
 
     def finished(self, seed: int, sculpture: Sculpture) -> Sculpted:
         """Turn roles into blocks, and say what there is to say."""
@@ -258,6 +265,7 @@ class _Task:
         facts = self._asked(seed) | self._measured(sculpture, structure, roles, species)
         facts |= {
             "species": species,
+            "building": asdict(self.building),
             "evaluations": sculpture.evaluations,
             "repair": None if repaired is None else _numbers_of(repaired),
             "model": self.model.identity,
@@ -289,9 +297,9 @@ class _Task:
                 "read_as": self.prompt.text,
                 "size": str(wishes.size),
                 "seed": seed,
-                "steps": wishes.steps,
-                "guidance": wishes.guidance,
-                "plan_guidance": wishes.plan_guidance,
+                "steps": self.building.steps,
+                "guidance": self.building.guidance,
+                "plan_guidance": self.plan_guidance,
                 "plan": {name: wishes.plan[name] for name in sorted(wishes.plan)},
                 "keep": None if self.kept is None else self.kept.digest,
                 "repair": wishes.repair,
