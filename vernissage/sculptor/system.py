@@ -77,7 +77,7 @@ class SculptorSystem:
         """Compare with every baseline on the test structures."""
         from vernissage.sculptor.judge.procedure import run_benchmark
 
-        run_benchmark(folders, params, training_settings(params), building_of(params))
+        run_benchmark(folders, params, training_settings(params))
 
     def robustness(self, params: Params, folders: SystemFolders) -> None:
         """Try awkward input."""

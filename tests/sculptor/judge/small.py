@@ -5,20 +5,23 @@ from __future__ import annotations
 import tempfile
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
-from vernissage.sculptor.domain.dataset import Dataset
 from vernissage.sculptor.domain.sizes import SIZES
 from vernissage.sculptor.judge.arms import BenchRequest, sculptor_arm
 from vernissage.sculptor.judge.benchmark import BenchmarkSettings, run_benchmark
 from vernissage.sculptor.judge.held_out import held_out_questions
-from vernissage.sculptor.judge.results import Benchmark
 from vernissage.sculptor.learn.building import Building
 from vernissage.sculptor.learn.model import Sculptor, SculptorShape
 from vernissage.sculptor.learn.network import NetworkShape
 from vernissage.sculptor.learn.planner import PlannerShape
 from vernissage.sculptor.prepare.structures import StructureSettings, make_structures
+
+if TYPE_CHECKING:
+    from vernissage.sculptor.domain.dataset import Dataset
+    from vernissage.sculptor.judge.results import Benchmark
 
 SHAPE = SculptorShape(
     network=NetworkShape(channels=(16, 32), fine=8, text=16, condition=32),
@@ -44,7 +47,7 @@ SETTINGS = BenchmarkSettings(
 @cache
 def dataset() -> Dataset:
     settings = StructureSettings(
-        train={"normal": 30, "big": 4}, val={"normal": 2}, test={"normal": 24, "big": 2}, seed=3, workers=1
+        train={"normal": 30, "big": 4}, val={"normal": 2}, test={"normal": 60, "big": 2}, seed=3, workers=1
     )
     with tempfile.TemporaryDirectory() as folder:
         return make_structures(Path(folder) / "own", Path(folder) / "ready", settings)

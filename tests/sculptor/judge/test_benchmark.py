@@ -36,7 +36,7 @@ def test_every_arm_is_measured() -> None:
     assert {arm: counts[arm] for arm in (OURS, HELD_OUT, ALL_AIR, GROWER, RETRIEVAL)} == dict.fromkeys(
         (OURS, HELD_OUT, ALL_AIR, GROWER, RETRIEVAL), 6
     )
-    few = {"soft mixture 3", "ancestral 3", "+ cosine", "+ doubt", "confidence 3", "outward 3", "ours in 1"}
+    few = {"soft mixture 3", "ancestral 3", "+ wood first", "+ doubt", "confidence 3", "ours in 1"}
     assert {arm: counts[arm] for arm in few} == dict.fromkeys(few, 3)
     assert {counts[arm] for arm in ("ancestral 128", "soft mixture 100")} == {1}
 
@@ -52,7 +52,7 @@ def test_known_answers_of_the_references() -> None:
 def test_arms_with_plans_have_the_same_ones() -> None:
     items = benchmark().table("items")
     ours = items[items["arm"] == OURS].set_index("prompt")["built_as"]
-    other = items[items["arm"] == "+ cosine"].set_index("prompt")["built_as"]
+    other = items[items["arm"] == "+ wood first"].set_index("prompt")["built_as"]
     assert (ours[other.index] == other).all()
 
 

@@ -9,7 +9,7 @@ from vernissage.sculptor.domain.language import caption, read_prompt
 from vernissage.sculptor.judge.held_out import described_groups, held_out_questions, training_sentences
 from vernissage.sculptor.learn.examples import examples_of
 
-COUNTS = {"normal": 40, "big": 2, "huge": 3}
+COUNTS = {"normal": 70, "big": 2, "huge": 3}
 
 
 def test_training_sentences_are_those_of_the_training() -> None:
@@ -30,9 +30,9 @@ def test_questions_are_the_same_each_time() -> None:
 def test_questions_are_about_test_structures_of_their_size() -> None:
     questions = held_out_questions(dataset(), COUNTS, set(), 0)
     sizes = [question.size for question in questions]
-    # There are 24 normal ones, so that some are asked about twice, and no huge one.
-    assert {size: sizes.count(size) for size in COUNTS} == {"normal": 40, "big": 2, "huge": 0}
-    assert len({question.place for question in questions if question.size == "normal"}) == 24
+    # There are 60 normal ones, so that some are asked about twice, and no huge one.
+    assert {size: sizes.count(size) for size in COUNTS} == {"normal": 70, "big": 2, "huge": 0}
+    assert len({question.place for question in questions if question.size == "normal"}) == 60
     for question in questions:
         row = dataset().table.iloc[question.place]
         assert (row["split"], row["size"]) == ("test", question.size)

@@ -36,6 +36,17 @@ def folders(tmp_path: Path) -> SystemFolders:
     return folders
 
 
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory: pytest.TempPathFactory) -> SystemFolders:
+    """All that stages can leave, summed up."""
+    folders = SystemFolders("sculptor", tmp_path_factory.mktemp("reported"))
+    benchmark().save(folders.benchmark)
+    _with_training(folders)
+    write_csv(folders.robustness / "cases.csv", CASES)
+    write_report(folders)
+    return folders
+
+
 def _with_training(folders: SystemFolders) -> None:
     epochs = [
         {"epoch": 2 * n, "connectivity": 0.5, "whole": 0.1 * n, "masked_accuracy": 0.5, "kept": n == 2}
@@ -51,39 +62,33 @@ def _with_training(folders: SystemFolders) -> None:
         Image.new("RGB", (4, 4)).save(path)
 
 
-def test_the_whole_report(folders: SystemFolders) -> None:
-    _with_training(folders)
-    write_csv(folders.robustness / "cases.csv", CASES)
-    write_report(folders)
-    numbers = json.loads(folders.metrics.read_text(encoding="utf-8"))
+def test_the_whole_report(reported: SystemFolders) -> None:
+    numbers = json.loads(reported.metrics.read_text(encoding="utf-8"))
     assert next(iter(numbers)) == "headline"
     assert numbers["robustness"] == {"passed": 1, "cases": 2, "retained": 0.9}
     assert numbers["order"][0] == OURS
     assert set(numbers["order"]) == set(numbers["rows"])
     assert numbers["missing"] == []
-    images = folders.plots / "images"
+    images = reported.plots / "images"
     made = {path.stem for path in images.glob("*.png")}
     assert {"structures", "compared", "worst", "epochs", "first", "steps", "arms", "species", "buckets"} <= made
     shown = sorted(path.name for path in images.glob("generations-*"))
     assert len(shown) == 12
     assert (shown[0], shown[-1]) == ("generations-epoch-0000.png", "generations-epoch-0029.png")
     for name in ("epochs", "buckets", "steps", "arms", "species", "robustness", "training-buckets"):
-        assert len(pd.read_csv(folders.plots / f"{name}.csv"))
+        assert len(pd.read_csv(reported.plots / f"{name}.csv"))
 
 
-def test_the_table_in_the_terminal(folders: SystemFolders) -> None:
-    write_report(folders)
-    numbers = json.loads(folders.metrics.read_text(encoding="utf-8"))
+def test_the_table_in_the_terminal(reported: SystemFolders) -> None:
+    numbers = json.loads(reported.metrics.read_text(encoding="utf-8"))
     text = results_text(numbers)
     lines = [line for line in text.splitlines() if line.startswith(OURS)]
     assert len(lines) >= 3
     assert results_table(numbers) is not None
 
 
-def test_the_page_is_whole_and_escaped(folders: SystemFolders) -> None:
-    write_csv(folders.robustness / "cases.csv", CASES)
-    write_report(folders)
-    page = (folders.plots / "summary.html").read_text(encoding="utf-8")
+def test_the_page_is_whole_and_escaped(reported: SystemFolders) -> None:
+    page = (reported.plots / "summary.html").read_text(encoding="utf-8")
     assert "default-src 'none'" in page
     assert "<b>prompt" not in page
     assert "&lt;b&gt;prompt" in page
@@ -101,11 +106,10 @@ def test_what_is_missing_is_said(folders: SystemFolders) -> None:
     assert any(text.startswith(NOT_MEASURED) for text in numbers["demands"].values())
 
 
-def test_the_same_results_give_the_same_files(folders: SystemFolders) -> None:
-    write_report(folders)
-    first = {path.name: path.read_bytes() for path in folders.plots.rglob("*") if path.is_file()}
-    write_report(folders)
-    assert first == {path.name: path.read_bytes() for path in folders.plots.rglob("*") if path.is_file()}
+def test_the_same_results_give_the_same_files(reported: SystemFolders) -> None:
+    first = {path.name: path.read_bytes() for path in reported.plots.rglob("*") if path.is_file()}
+    write_report(reported)
+    assert first == {path.name: path.read_bytes() for path in reported.plots.rglob("*") if path.is_file()}
 
 
 def test_a_benchmark_must_be_there(tmp_path: Path) -> None:

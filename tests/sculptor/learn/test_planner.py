@@ -238,8 +238,6 @@ def test_it_learns_whose_plan_is_asked_for(trees: Dataset) -> None:
         assert right(prompts[[number]], plan, {}) > 0.85
         fixed = {name: plan[name] for name in ("species", "height", "width", "density")}
         assert right(nobody, plan, fixed) > 0.75
-    both = draw_plans(planner, nobody.expand(12, -1), nobody, sizes, draws(12))
-    assert {plan.species for plan in both} == {"oak", "palm"}
 
 
 def test_the_loss_of_a_planner_that_knows_nothing_is_that_of_guessing(trees: Dataset) -> None:

@@ -332,35 +332,33 @@ class _Run:
     # --- pictures -----------------------------------------------------------------------------------------------------
 
     def _shown(self, found: Mapping[str, pd.DataFrame]) -> list[Shown]:
-        ours = self.built[OURS]
-        shown = [
-            Shown("structures", OURS, question.request.prompt, ours.species[n], ours.grids[n])
-            for n, question in self._varied()
-        ]
+        everything = range(len(self.questions))
+        shown = [self._as_shown("structures", OURS, n) for n in self._varied(everything)]
         few = min(FEW_STEPS, self.settings.building.steps)
-        arms = [HELD_OUT, OURS, f"{ANCESTRAL} {few}", f"{SOFT_MIXTURE} {few}", RETRIEVAL, *self.rivals]
-        for arm in arms:
-            for n, question in self._varied()[:_COMPARED]:
-                built = self.built.get(arm)
-                if built is not None and n < len(built):
-                    shown.append(Shown("compared", arm, question.request.prompt, built.species[n], built.grids[n]))
+        named = (HELD_OUT, OURS, f"{ANCESTRAL} {few}", f"{SOFT_MIXTURE} {few}", RETRIEVAL, *self.rivals)
+        arms = [arm for arm in named if arm in self.built]
+        asked_all = range(min(len(self.built[arm]) for arm in arms))
+        columns = self._varied(asked_all)[:_COMPARED]
+        shown += [self._as_shown("compared", arm, n) for arm in arms for n in columns]
         own = found["items"][(found["items"]["arm"] == OURS) & (found["items"]["training"] == self.first)]
-        order = own.reset_index(drop=True).sort_values(["connectivity", "leaf_survival", "adherence"], kind="stable")
-        for n in order.index[:_WORST]:
-            row, question = order.loc[n], self.questions[n]
-            caption = (
-                f"connectivity {row['connectivity']:.2f}, leaves {row['leaf_survival']:.2f}: {question.request.prompt}"
-            )
-            shown.append(Shown("worst", OURS, caption, ours.species[n], ours.grids[n]))
+        worst = own.reset_index(drop=True).sort_values(["connectivity", "leaf_survival", "adherence"], kind="stable")
+        for n in worst.index[:_WORST]:
+            row = worst.loc[n]
+            words = f"connectivity {row['connectivity']:.2f}, leaves {row['leaf_survival']:.2f}: "
+            shown.append(self._as_shown("worst", OURS, n, words))
         return shown
 
-    def _varied(self) -> list[tuple[int, Question]]:
+    def _as_shown(self, sheet: str, arm: str, number: int, words: str = "") -> Shown:
+        built, prompt = self.built[arm], self.questions[number].request.prompt
+        return Shown(sheet, arm, words + (prompt or "(no words)"), built.species[number], built.grids[number])
+
+    def _varied(self, numbers: Sequence[int]) -> list[int]:
         """Questions for a sheet, none picked by its result: of each size the first of every species, then others."""
-        chosen: list[tuple[int, Question]] = []
+        chosen: list[int] = []
         for size, most in ((_NORMAL, 2 * _COMPARED), ("big", _EACH_SHOWN), ("huge", _EACH_SHOWN)):
-            of_size = [(n, question) for n, question in enumerate(self.questions) if question.size == size]
-            seen: set[str | None] = set()
-            firsts = [pair for pair in of_size if pair[1].species not in seen and not seen.add(pair[1].species)]  # type: ignore[func-returns-value]
-            taken = {n for n, _ in firsts}
-            chosen += [*firsts, *(pair for pair in of_size if pair[0] not in taken)][:most]
+            of_size = [n for n in numbers if self.questions[n].size == size]
+            firsts: dict[str | None, int] = {}
+            for n in of_size:
+                firsts.setdefault(self.questions[n].species, n)
+            chosen += list(dict.fromkeys([*firsts.values(), *of_size]))[:most]
         return chosen

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from vernissage.sculptor.domain.attributes import Attributes
 from vernissage.sculptor.domain.language import LONGEST, VOCABULARY, read_prompt
 from vernissage.sculptor.domain.words import tokens
-from vernissage.sculptor.judge.trials import PLAIN, Bench, Case, Outcome, kinds
+from vernissage.sculptor.judge.trials import PLAIN, Bench, Case, Outcome, repeated
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,7 +40,7 @@ _HOSTILE = (
 )
 _WORDS = 2_000
 _KNOWN = frozenset(VOCABULARY)
-_DIFFERENT = 0.9
+_REPEATED = 0.1
 
 
 def empty_prompt(bench: Bench) -> Outcome:
@@ -51,8 +51,8 @@ def empty_prompt(bench: Bench) -> Outcome:
         if read.text or read.attributes != Attributes():
             problems.append(f"{text!r} is read as {read.text!r}")
     requests, built = bench.build_all(_EMPTY)
-    if kinds(built) < _DIFFERENT * len(built):
-        problems.append(f"{len(built)} seeds make only {kinds(built)} different structures")
+    if repeated(built) > _REPEATED * len(built):
+        problems.append(f"of {len(built)} seeds {repeated(built)} make what another one makes")
     return bench.verdict(problems, requests, built)
 
 
@@ -113,7 +113,8 @@ def _unclean(text: str) -> str:
 EMPTY = Case(
     1,
     "empty prompt",
-    "What says nothing is read as nothing; all structures are valid, and nine of ten seeds make different ones.",
+    "What says nothing is read as nothing; all structures are valid, and at most one of ten seeds makes "
+    "what another one makes.",
     empty_prompt,
 )
 UNSEEN = Case(

