@@ -17,7 +17,7 @@ from vernissage.sculptor.domain.roles import MASK, OUTSIDE, ROLES, WOODS, Role
 from vernissage.sculptor.learn.building import Building, Order, Schedule, State, build, start_state
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from torch import Tensor
 

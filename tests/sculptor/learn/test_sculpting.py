@@ -12,7 +12,7 @@ import torch
 from tests.sculptor.learn.small import FIRSTS, small_sculptor
 from vernissage.core.errors import BadInput
 from vernissage.sculptor.domain.plan import LEAFLESS, MOST, measure_plan
-from vernissage.sculptor.domain.roles import MASK, OUTSIDE, ROLES, Role
+from vernissage.sculptor.domain.roles import MASK, ROLES, Role
 from vernissage.sculptor.domain.sizes import LARGEST, SIZES, Size
 from vernissage.sculptor.learn.building import Building
 from vernissage.sculptor.learn.sculpting import Request, Sculpture, sculpt, with_steps
@@ -224,16 +224,3 @@ def test_building_learns_nothing(sculptors: dict[First, Sculptor]) -> None:
 def test_another_number_of_steps_is_otherwise_the_same_way_to_build() -> None:
     building = Building(steps=12, order="random", guidance=2.5)
     assert with_steps(building, 3) == replace(building, steps=3)
-
-
-def test_given_voxels_that_are_no_blocks_are_no_part_of_the_result(sculptors: dict[First, Sculptor]) -> None:
-    given = np.full((6, 6, 6), MASK, np.uint8)
-    given[:, :, 3:] = OUTSIDE
-    with pytest.raises((ValueError, BadInput)):
-        sculpt(sculptors["plan"], [Request("oak", Size(6, 6, 6), given=given)], QUICK)
-
-
-def test_a_plan_that_is_larger_than_the_grid_is_refused(sculptors: dict[First, Sculptor], trees: Dataset) -> None:
-    plan = measure_plan(max(trees.grids, key=len))
-    with pytest.raises((ValueError, BadInput), match=r"plan|box"):
-        sculpt(sculptors["plan"], [Request("oak", Size(4, 4, 4), plan=plan)], QUICK)

@@ -13,8 +13,8 @@ import pytest
 from tests.sculptor.prepare.trees import stick, stone, turned, write_all
 from vernissage.core.errors import BadInput, BadParams, CorruptArtifact, MissingArtifact
 from vernissage.sculptor.domain.blocks import SPECIES_PALETTES, roles_to_structure
-from vernissage.sculptor.domain.sizes import SIZES, Size
 from vernissage.sculptor.domain.dataset import Dataset
+from vernissage.sculptor.domain.sizes import SIZES, Size
 from vernissage.sculptor.prepare.ingest import ingest_structures
 from vernissage.sculptor.prepare.structures import StructureSettings, make_structures
 

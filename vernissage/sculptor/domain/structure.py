@@ -22,7 +22,7 @@ class Structure:
             repetition; the first one is always `minecraft:air`.
 
     Raises:
-        BadInput: The grid has no voxel, an index has no entry, or the palette repeats itself or does not start with air.
+        BadInput: The grid has no voxel, an index has no entry, or the palette repeats itself or lacks air in front.
     """
 
     blocks: np.ndarray

@@ -84,21 +84,21 @@ class BenchmarkSettings:
         seed: Of everything that is drawn.
     """
 
-    structures: Mapping[str, int] = field(default_factory=lambda: {"normal": 256, "big": 48, "huge": 24})
+    structures: Mapping[str, int] = field(default_factory=lambda: {"normal": 256, "big": 32, "huge": 12})
     building: Building = field(default_factory=Building)
-    plan_guidance: float = 1.0
+    plan_guidance: float = 1.5
     captions: int = 2
     ablations: bool = True
-    ablation_structures: int = 64
-    slow_structures: int = 16
+    ablation_structures: int = 40
+    slow_structures: int = 8
     steps: tuple[int, ...] = (1, 2, 4, 8, 12, 16, 32, 128)
     novelty: int = 96
     grower_tries: int = 16
-    diversity_prompts: int = 8
-    diversity_seeds: int = 8
-    directional_pairs: int = 12
-    buckets: int = 48
-    batches: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: {"normal": (1, 32), "huge": (4,)})
+    diversity_prompts: int = 6
+    diversity_seeds: int = 6
+    directional_pairs: int = 8
+    buckets: int = 32
+    batches: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: {"normal": (1, 32), "huge": (2,)})
     real: int = 400
     resamples: int = 1000
     seed: int = 0

@@ -17,7 +17,6 @@ from vernissage.sculptor.judge.benchmark import BenchmarkSettings
 from vernissage.sculptor.judge.benchmark import run_benchmark as measure
 from vernissage.sculptor.judge.continuous import continuous_arm, train_continuous
 from vernissage.sculptor.judge.results import CASES_FILE
-from vernissage.sculptor.learn.building import Building
 from vernissage.sculptor.learn.model import Sculptor
 from vernissage.sculptor.learn.training import SculptorTraining, train_sculptor
 
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
     from vernissage.core.folders import SystemFolders
     from vernissage.core.params import Params
+    from vernissage.sculptor.learn.building import Building
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def run_benchmark(folders: SystemFolders, params: Params, training: SculptorTrai
     for number in range(1, section.seeds):
         seed = training.seed + number
         sculptors[seed] = _trained(dataset, replace(training, seed=seed), scratch)
-    rivals = {name: _rival(name, dataset, training, scratch) for name in section.rivals}
+    rivals: dict[str, Arm] = {name: _rival(name, dataset, training, scratch) for name in section.rivals}
     settings = BenchmarkSettings(
         structures=section.structures.by_name(),
         building=training.building,

@@ -99,7 +99,7 @@ def coarse_of(roles: np.ndarray) -> np.ndarray:
     cells = padded.reshape(height, COARSE_CELL, depth, COARSE_CELL, width, COARSE_CELL)
 
     def holds(wanted: np.ndarray) -> np.ndarray:
-        return wanted.any((1, 3, 5))
+        return np.asarray(wanted.any((1, 3, 5)))
 
     wood, leaf, any_block = holds(np.isin(cells, WOODS)), holds(np.isin(cells, LEAVES)), holds(cells > 0)
     kinds = np.where(wood, 1, 0) + np.where(leaf, 2, 0)

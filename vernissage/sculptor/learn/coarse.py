@@ -55,7 +55,8 @@ class _Block(nn.Module):
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         scale, shift = self.film(condition)[:, :, None, None, None].chunk(2, 1)
         hidden = self.conv_in(F.silu(self.norm(x) * (1 + scale) + shift))
-        return x + self.conv_out(F.silu(hidden))  # type: ignore[no-any-return]
+        changed: Tensor = self.conv_out(F.silu(hidden))
+        return x + changed
 
 
 class CoarseNetwork(nn.Module):

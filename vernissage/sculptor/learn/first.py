@@ -182,8 +182,8 @@ def turned_plans(values: np.ndarray, paths: np.ndarray, symmetries: np.ndarray) 
     rows = np.flatnonzero(symmetries & 4)
     paths[rows] = paths[rows][:, :, ::-1]
     for one, other in (("base_x", "base_z"), ("width", "depth")):
-        pair = [INDEX[one], INDEX[other]]
-        values[np.ix_(rows, pair)] = values[np.ix_(rows, pair[::-1])]
+        first, second = INDEX[one], INDEX[other]
+        values[rows, first], values[rows, second] = values[rows, second], values[rows, first]
     octants = np.stack([turned_octants(symmetry) for symmetry in range(SYMMETRIES)])[symmetries]
     for name in ("limb", "limb_height", "reach"):
         first = INDEX[f"{name}_0"]

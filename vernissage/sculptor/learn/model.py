@@ -56,7 +56,9 @@ class SculptorShape:
     @staticmethod
     def of(facts: Mapping[str, Any]) -> SculptorShape:
         """Return the shape whose `asdict` went through JSON."""
-        network = {key: tuple(value) if isinstance(value, list) else value for key, value in facts["network"].items()}
+        network: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in facts["network"].items()
+        }
         return SculptorShape(
             facts["first"],
             NetworkShape(**network),

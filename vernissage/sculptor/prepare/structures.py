@@ -17,9 +17,9 @@ from vernissage.core.progress import Progress
 from vernissage.sculptor.domain.anatomy import judge_anatomy
 from vernissage.sculptor.domain.attributes import measure_attributes
 from vernissage.sculptor.domain.blocks import species_of, structure_to_roles
+from vernissage.sculptor.domain.dataset import Dataset, measured_columns, table_of
 from vernissage.sculptor.domain.formats import read_structure
 from vernissage.sculptor.domain.sizes import SIZES, size_class
-from vernissage.sculptor.domain.dataset import Dataset, measured_columns, table_of
 from vernissage.sculptor.prepare.grower import grow_any
 from vernissage.sculptor.prepare.manifest import MANIFEST_FILE, ListedStructure, read_manifest
 from vernissage.sculptor.prepare.processes import in_processes
