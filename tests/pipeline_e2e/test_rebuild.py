@@ -16,6 +16,10 @@ from PIL import Image
 
 from vernissage.core.params import profile_overrides
 from vernissage.retoucher.learn.imagined import imagine_scenes
+from vernissage.sculptor.domain.blocks import SPECIES_PALETTES, roles_to_structure
+from vernissage.sculptor.domain.formats import write_structure
+from vernissage.sculptor.domain.sizes import SIZES
+from vernissage.sculptor.prepare.grower import grow
 
 PROJECT = Path(__file__).parents[2]
 KINDS = ("coast", "forest", "town")
@@ -91,6 +95,18 @@ def make_photos(folder: Path) -> None:
     Image.new("RGB", (1, 1)).save(folder / "town" / "dot.png")
 
 
+def make_structures(folder: Path) -> None:
+    """A dozen trees of three series in two formats, and a file that is none."""
+    folder.mkdir()
+    rng = np.random.default_rng(5)
+    for species, suffix in (("oak", "schem"), ("spruce", "nbt"), ("acacia", "schem")):
+        for number in range(4):
+            roles = grow(species, SIZES["normal"], rng)
+            structure = roles_to_structure(roles, SPECIES_PALETTES[species])
+            write_structure(structure, folder / f"{species}{number}.{suffix}")
+    (folder / "broken.schem").write_bytes(b"no tree")
+
+
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     """A project with photos of its own, rebuilt once with the test profile."""
@@ -98,7 +114,10 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     photos = tmp_path_factory.mktemp("photos")
     make_photos(photos)
     checkout.vernissage("ingest", str(photos))
-    checkout.commit("photos")
+    structures = tmp_path_factory.mktemp("own") / "structures"
+    make_structures(structures)
+    checkout.vernissage("ingest-structures", str(structures))
+    checkout.commit("photos and structures")
     words = [word for override in profile_overrides(checkout.root / "params.yaml", "test") for word in ("-S", override)]
     checkout.dvc("exp", "run", "--quiet", *words)
     checkout.commit("first results")
@@ -160,6 +179,40 @@ def test_the_sampler_draws_for_a_price(checkout: Checkout, tmp_path: Path) -> No
     assert refused.returncode != 0
     assert "12" in refused.stdout + refused.stderr
     assert not (tmp_path / "no.png").exists()
+
+
+def test_the_sculptor_is_rebuilt_as_well(checkout: Checkout) -> None:
+    metrics = json.loads((checkout.root / "metrics/sculptor.json").read_text(encoding="utf-8"))
+    assert metrics["robustness"]["cases"] == 20
+    assert 0 <= metrics["headline"]["connectivity"] <= 1
+    structures = read_rows(checkout.root / "data/sculptor/ready/structures.csv")
+    assert {row["source"] for row in structures} == {"own", "grown"}
+    assert [row["file"] for row in read_rows(checkout.root / "reports/rejected-structures.csv")] == ["broken.schem"]
+    for name in (
+        "models/sculptor/model.safetensors",
+        "models/sculptor/checkpoints/epoch-0001/model.safetensors",
+        "runs/sculptor/train/generations/epoch-0002.png",
+        "data/sculptor/gate/gate.html",
+    ):
+        assert (checkout.root / name).is_file(), name
+    assert list((checkout.root / "plots/sculptor/images").glob("*.png"))
+    page = (checkout.root / "plots/sculptor/summary.html").read_text(encoding="utf-8")
+    assert "http://" not in page
+    assert "https://" not in page
+
+
+def test_the_sculptor_builds_from_words(checkout: Checkout, tmp_path: Path) -> None:
+    words = ("tall oak tree with thick trunk", "-n", "2", "--steps", "4", "--seed", "7", "-o", str(tmp_path))
+    formats = "schem,litematic,nbt,vox,glb,png,html,json"
+    said = checkout.vernissage("sculpt", *words, "--format", formats, "--checkpoint", "epoch=2").stdout
+    assert "tall" in said
+    records = sorted(tmp_path.glob("*.json"))
+    assert len(records) == 2
+    assert len(list(tmp_path.glob("*.html"))) == 2
+    refused = checkout.vernissage("sculpt", "oak", "--size", "0x4x4", "-o", str(tmp_path / "no"), ok=False)
+    assert refused.returncode == 2
+    assert "0x4x4" in refused.stderr
+    assert not (tmp_path / "no").exists()
 
 
 def test_a_second_repro_runs_nothing(checkout: Checkout) -> None:
