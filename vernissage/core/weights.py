@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from vernissage.core.errors import CorruptArtifact, MissingArtifact
+from vernissage.core.errors import CorruptArtifact, MissingArtifact, NotEnoughDisk
 from vernissage.core.files import atomic_path, atomic_write_json, read_json, sha256_file
 
 if TYPE_CHECKING:
@@ -36,11 +36,17 @@ def save_weights(
     Raises:
         ValueError: `spec` holds nan or infinity.
         TypeError: `spec` holds something that JSON has no form for.
+        NotEnoughDisk: The tensors cannot be written.
     """
     place = Path(folder)
     plain = {key: tensor.detach().cpu().clone().contiguous() for key, tensor in tensors.items()}
     with atomic_path(place / f"{name}.safetensors") as temporary:
-        save_file(plain, temporary)
+        try:
+            save_file(plain, temporary)
+        except SafetensorError as error:
+            raise NotEnoughDisk(
+                f"{place / name}.safetensors: cannot be written ({error}); free some space and run again"
+            ) from error
     digest = sha256_file(place / f"{name}.safetensors")
     atomic_write_json(place / f"{name}.json", {"format": FORMAT, "sha256": digest, "spec": dict(spec)})
 

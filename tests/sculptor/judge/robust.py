@@ -66,11 +66,11 @@ def subject() -> Subject:
         settings = short_training(
             SculptorTraining(),
             epochs=1,
-            updates=16,
+            updates=8,
             lr=8e-3,
             ema=0.9,
-            voxels=4000,
-            first_updates=60,
+            voxels=3000,
+            first_updates=50,
             first_batch=32,
             first_lr=5e-3,
         )

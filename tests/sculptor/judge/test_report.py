@@ -122,7 +122,7 @@ def test_damaged_tables_are_refused(folders: SystemFolders) -> None:
     with pytest.raises(CorruptArtifact, match="columns"):
         read_results(folders)
     (folders.benchmark / "summary.csv").write_text("nothing\n1\n")
-    with pytest.raises(CorruptArtifact, match="no rows"):
+    with pytest.raises(CorruptArtifact, match="no column arm"):
         read_results(folders)
 
 
@@ -162,8 +162,8 @@ def test_the_weakest_training_counts() -> None:
 
 @pytest.mark.parametrize(("mean", "high", "verdict"), [(-0.2, -0.1, MET), (-0.2, 0.1, DOUBTFUL), (0.1, 0.2, MISSED)])
 def test_ours_against_the_plain_sampler(mean: float, high: float, verdict: str) -> None:
-    row = {"arm": "ancestral 12", "size": "normal", "n": 9, "whole": mean, "whole_low": mean - 0.3, "whole_high": high}
+    row = {"arm": "ancestral 12", "size": "normal", "n": 9, "sound": mean, "sound_low": mean - 0.3, "sound_high": high}
     found = _verdicts(_results(SUMMARY, paired=pd.DataFrame([row])))
-    assert found["more whole structures than ancestral sampling with the same weights, plans and number of steps"] == (
+    assert found["more sound structures than ancestral sampling with the same weights, plans and number of steps"] == (
         verdict
     )

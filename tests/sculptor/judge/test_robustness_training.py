@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -14,14 +14,15 @@ from vernissage.sculptor.judge.trials import small_shape
 from vernissage.sculptor.learn.network import VoxelNetwork
 from vernissage.sculptor.learn.training import STATES
 
+if TYPE_CHECKING:
+    from pathlib import Path
 
-@pytest.mark.parametrize("number", [10, 16, 17])
-def test_trainings_that_are_killed_starved_or_interrupted_pass(number: int) -> None:
+
+@pytest.mark.parametrize("number", [10, 16])
+def test_trainings_that_are_killed_or_starved_pass(number: int) -> None:
     result = subject().run(number)[number]
     assert result.passed, result.found
     assert result.retained is None
-    if number == 17:
-        assert "states whole" in result.found
 
 
 def test_something_is_done_before_the_nth_call_that_learns() -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
-from vernissage.sculptor.domain.dataset import Dataset
 from vernissage.sculptor.prepare.structures import StructureSettings, make_structures
+
+if TYPE_CHECKING:
+    from vernissage.sculptor.domain.dataset import Dataset
 
 
 @pytest.fixture(scope="session")

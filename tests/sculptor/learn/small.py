@@ -53,12 +53,12 @@ def small_training(first: First = "plan", **changes: Any) -> SculptorTraining:
         "epochs": 2,
         "updates": 2,
         "checkpoint_every": 1,
-        "voxels": 4000,
+        "voxels": 2000,
         "mix": {"normal": 1.0},
         "first_updates": 4,
-        "first_batch": 8,
+        "first_batch": 6,
         "precision": "float32",
-        "validation": 2,
+        "validation": 1,
         "generations": 2,
     }
     return SculptorTraining(**values | changes)

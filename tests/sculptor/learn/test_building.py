@@ -63,7 +63,7 @@ def frames_of(
     rate: Callable[[Tensor, float], Tensor], start: State, building: Building, seed: int = 0, **more: Any
 ) -> tuple[Tensor, list[Tensor]]:
     frames: list[Tensor] = []
-    made = build(rate, start, building, generators(len(start.tokens), seed), watch=lambda t: frames.append(t), **more)
+    made = build(rate, start, building, generators(len(start.tokens), seed), watch=frames.append, **more)
     return made, frames
 
 
@@ -148,9 +148,7 @@ def test_whatever_the_settings_a_whole_structure_comes_out(building: Building, s
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("wood_share", [0, 0.5, 1])
 @pytest.mark.parametrize("steps", [1, 2, 7, 100])
-def test_what_the_network_is_sure_of_comes_out(
-    order: Order, schedule: Schedule, wood_share: float, steps: int
-) -> None:
+def test_what_the_network_is_sure_of_comes_out(order: Order, schedule: Schedule, wood_share: float, steps: int) -> None:
     wanted = torch.randint(ROLES, (2, VOXELS), generator=torch.Generator().manual_seed(3))
     start = start_state(torch.ones(2, VOXELS, dtype=torch.bool))
     building = Building(steps=steps, wood_share=wood_share, order=order, schedule=schedule)

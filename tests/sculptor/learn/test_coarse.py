@@ -134,7 +134,9 @@ def test_it_learns_which_grid_belongs_to_which_prompt(trees: Dataset) -> None:
     for number, grid in enumerate(grids):
         found = draw_coarse(network, prompts[[number] * 6], prompts[:1], [SIZES["normal"]] * 6, list(range(6)), 1.0)
         assert np.mean([(one == grid).mean() for one in found]) > 0.9
-        assert np.mean([(one == grid).mean() for one in found]) > np.mean([(o == grids[1 - number]).mean() for o in found])
+        assert np.mean([(one == grid).mean() for one in found]) > np.mean(
+            [(o == grids[1 - number]).mean() for o in found]
+        )
 
 
 def test_gradients_reach_all_of_it() -> None:

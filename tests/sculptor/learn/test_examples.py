@@ -103,7 +103,10 @@ def test_the_guides_of_a_batch_are_those_of_its_blueprints(trees: Dataset) -> No
     found = examples(trees, "none")
     for batch in drawn(batches(found), 3):
         blueprints = [found.blueprints[row] for row in batch.rows]
-        turned = [replace(b, box=tuple(np.array(b.box)[[0, 2, 1]])) if s & 4 else b for b, s in zip(blueprints, batch.symmetries, strict=True)]
+        turned = [
+            replace(b, box=tuple(np.array(b.box)[[0, 2, 1]])) if s & 4 else b
+            for b, s in zip(blueprints, batch.symmetries, strict=True)
+        ]
         expected = guides_of(turned, tuple(batch.x0.shape[1:]), "none")
         assert torch.equal(batch.guides.channels, expected.channels)
 
@@ -152,7 +155,11 @@ def test_a_batch_has_about_the_voxels_that_were_asked_for(trees: Dataset) -> Non
 
 def test_some_structures_are_taught_without_a_caption(trees: Dataset) -> None:
     found = examples(trees)
-    told = [(row, prompt) for batch in drawn(batches(found), 100) for row, prompt in zip(batch.rows, batch.prompts, strict=True)]
+    told = [
+        (row, prompt)
+        for batch in drawn(batches(found), 100)
+        for row, prompt in zip(batch.rows, batch.prompts, strict=True)
+    ]
     assert sum(not prompt for _, prompt in told) / len(told) == pytest.approx(0.25, abs=0.08)
     assert all(prompt in found.captions[row] for row, prompt in told if prompt)
     assert all(not prompt for batch in drawn(batches(found, text_dropout=1.0), 5) for prompt in batch.prompts)

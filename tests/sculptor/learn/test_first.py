@@ -49,15 +49,15 @@ def taught(trees: Dataset, folder: Path, first: First, updates: int) -> tuple[Sc
     examples = examples_of(trees, first, captions=1, seed=0)
     torch.manual_seed(1)
     sculptor = Sculptor(small_shape(first))
-    settings = small_training(first, first_updates=updates, first_batch=16, first_lr=1e-2)
+    settings = small_training(first, first_updates=updates, first_batch=12, first_lr=1e-2)
     return sculptor, train_first(sculptor, examples, settings, folder, f"identity {updates}")
 
 
 @pytest.mark.parametrize("first", ["plan", "coarse"])
 def test_it_learns(first: First, trees: Dataset, tmp_path: Path) -> None:
-    sculptor, rows = taught(trees.part("train", "normal"), tmp_path, first, 40)
+    sculptor, rows = taught(trees.part("train", "normal"), tmp_path, first, 30)
     assert [row["update"] for row in rows] == sorted({row["update"] for row in rows})
-    assert rows[-1]["update"] == 40
+    assert rows[-1]["update"] == 30
     losses = [row["loss"] for row in rows]
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
     rates = [row["lr"] for row in rows]

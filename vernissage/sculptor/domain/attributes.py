@@ -128,7 +128,7 @@ def measure_attributes(roles: np.ndarray, *, species: str | None = None, size: S
     run = trunk_run(roles)
     crown = _crown(roles)
     bare = crown.shape == "leafless"
-    thickness = _thickness(run, len(roles) if bare else crown.base)
+    thickness = trunk_thickness(run, len(roles) if bare else crown.base)
     return Attributes(
         species=species,
         height=_class_of("height", height / grid.height, HEIGHT_ENDS),
@@ -268,7 +268,7 @@ def _class_of(attribute: str, value: float, ends: tuple[float, ...]) -> str:
     return ATTRIBUTES[attribute][sum(value > end for end in ends)]
 
 
-def _thickness(run: TrunkRun, crown_base: int) -> float | None:
+def trunk_thickness(run: TrunkRun, crown_base: int) -> float | None:
     """Return the usual wood voxels per layer of the trunk below the crown, or of its lower half if that is more.
 
     Only wood that goes on in the layer above counts: roots that lie on the ground, the beginnings of branches and the

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vernissage.sculptor.domain.attributes import ATTRIBUTES, crown_measure, measure_attributes
+from vernissage.sculptor.domain.attributes import ATTRIBUTES, crown_measure, measure_attributes, trunk_thickness
 from vernissage.sculptor.domain.roles import LEAVES, OUTSIDE, WOODS
 from vernissage.sculptor.domain.sizes import SIZES
 from vernissage.sculptor.domain.trunk import trunk_run
@@ -176,7 +176,7 @@ def measure_plan(roles: np.ndarray, *, species: str | None = None, attributes: A
     path = _stepwise(halves, height)
     leaves = np.isin(roles, LEAVES)
     leafless = attributes.crown == "leafless" or not leaves.any()
-    count = float(np.median(run.counts)) if len(run.counts) else 0.0
+    count = trunk_thickness(run, height if leafless else crown.base) or 0.0
     values = {
         "species": SPECIES.index(species) if species in SPECIES else len(SPECIES) - 1,
         "height": height,

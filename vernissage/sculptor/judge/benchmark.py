@@ -89,14 +89,14 @@ class BenchmarkSettings:
     plan_guidance: float = 1.5
     captions: int = 2
     ablations: bool = True
-    ablation_structures: int = 40
-    slow_structures: int = 8
+    ablation_structures: int = 32
+    slow_structures: int = 6
     steps: tuple[int, ...] = (1, 2, 4, 8, 12, 16, 32, 128)
     novelty: int = 96
     grower_tries: int = 16
     diversity_prompts: int = 6
     diversity_seeds: int = 6
-    directional_pairs: int = 8
+    directional_pairs: int = 6
     buckets: int = 32
     batches: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: {"normal": (1, 32), "huge": (2,)})
     real: int = 400
@@ -165,15 +165,17 @@ class _Run:
     def run(self) -> Benchmark:
         """Measure everything."""
         settings = self.settings
-        with Progress("sculptor benchmark", unit="parts") as progress:
-            for name, work in self._parts():
+        found: dict[str, pd.DataFrame] = {}
+        parts = [
+            *self._parts(),
+            ("tables", lambda: found.update(self._tables())),
+            ("probes", lambda: found.update(self._probes())),
+        ]
+        with Progress("sculptor benchmark", total=len(parts), unit="parts") as progress:
+            for name, work in parts:
                 with self._timed(name):
                     work()
                 progress.advance(1)
-            with self._timed("tables"):
-                found = self._tables()
-            with self._timed("probes"):
-                found |= self._probes()
         facts = self._facts()
         for name, seconds in self.seconds.items():
             log.info("%s: %.1f s", name, seconds)
@@ -341,11 +343,14 @@ class _Run:
         columns = self._varied(asked_all)[:_COMPARED]
         shown += [self._as_shown("compared", arm, n) for arm in arms for n in columns]
         own = found["items"][(found["items"]["arm"] == OURS) & (found["items"]["training"] == self.first)]
-        worst = own.reset_index(drop=True).sort_values(["connectivity", "leaf_survival", "adherence"], kind="stable")
+        worst = own.reset_index(drop=True).sort_values(
+            ["connectivity", "sound", "leaf_survival", "adherence"], kind="stable"
+        )
         for n in worst.index[:_WORST]:
             row = worst.loc[n]
-            words = f"connectivity {row['connectivity']:.2f}, leaves {row['leaf_survival']:.2f}: "
-            shown.append(self._as_shown("worst", OURS, n, words))
+            words = "nothing at all" if not row["voxels"] else f"connectivity {row['connectivity']:.2f}"
+            words += "" if math.isnan(row["leaf_survival"]) else f", leaves {row['leaf_survival']:.2f}"
+            shown.append(self._as_shown("worst", OURS, n, f"{words}: "))
         return shown
 
     def _as_shown(self, sheet: str, arm: str, number: int, words: str = "") -> Shown:

@@ -75,7 +75,7 @@ def _fine(results: Results) -> list[Demand]:
 
 
 def _above_plain_sampler(results: Results) -> Demand:
-    demand = "more whole structures than ancestral sampling with the same weights, plans and number of steps"
+    demand = "more sound structures than ancestral sampling with the same weights, plans and number of steps"
     paired = results.benchmark.table("paired")
     if paired.empty:
         return Demand(demand, "–", NOT_MEASURED)
@@ -84,7 +84,7 @@ def _above_plain_sampler(results: Results) -> Demand:
     if found.empty:
         return Demand(demand, "–", NOT_MEASURED)
     row = found.iloc[0]
-    mean, low, high = (-float(row[name]) for name in ("whole", "whole_high", "whole_low"))
+    mean, low, high = (-float(row[name]) for name in ("sound", "sound_high", "sound_low"))
     verdict = MISSED if mean <= 0 else MET if low > 0 else DOUBTFUL
     return Demand(demand, f"{100 * mean:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]", verdict)
 

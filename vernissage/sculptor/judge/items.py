@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 UNTRAINED = -1
 #: A structure of which so much hangs together and stands counts as one.
 NEARLY_WHOLE = 0.99
+#: Leaves of a sound tree survive the game's decay but for so many.
+LEAST_LEAVES = 0.95
 SPECIES = "species"
 SAID = {name: f"has_{name}" for name in ATTRIBUTES}
 
@@ -80,11 +82,19 @@ def item_rows(
 
 
 def anatomy_of(grid: np.ndarray) -> dict[str, Any]:
-    """Return the anatomy of one structure as numbers."""
+    """Return the anatomy of one structure as numbers.
+
+    `sound` is whether it is whole, stands on one trunk, has its crown above its wood and leaves that survive: a ball of
+    leaves is whole, too. What has no leaves needs none.
+    """
+    anatomy = judge_anatomy(grid)
     row: dict[str, Any] = {
-        name: float(value) if isinstance(value, bool) else value for name, value in asdict(judge_anatomy(grid)).items()
+        name: float(value) if isinstance(value, bool) else value for name, value in asdict(anatomy).items()
     }
-    return row | {"nearly_whole": float(row["connectivity"] >= NEARLY_WHOLE)}
+    sound = anatomy.whole and anatomy.connectivity == 1 and anatomy.one_trunk
+    leafless = math.isnan(anatomy.leaf_survival)
+    sound = sound and (leafless or (anatomy.crown_above == 1 and anatomy.leaf_survival >= LEAST_LEAVES))
+    return row | {"nearly_whole": float(anatomy.connectivity >= NEARLY_WHOLE), "sound": float(sound)}
 
 
 def _adherence(question: Question, grid: np.ndarray, species: str | None) -> dict[str, float]:

@@ -81,7 +81,8 @@ def _parts(results: Results, images: Path) -> list[Part]:
         ),
         Part(
             "Beside others",
-            "The same prompts for all; what works with a plan has the same one.",
+            "The same prompts for all; what works with a plan has the same one. Sound is what is whole, stands on one "
+            "trunk, has its crown above its wood and leaves that survive.",
             _pictures(images, compared="The same prompts built by several arms", arms="Means of all arms"),
             [_table("All arms", benchmark.table("summary")), _table("Above ours", benchmark.table("paired"))],
         ),

@@ -38,6 +38,7 @@ _EDGE = 192
 ANATOMY = {
     "connectivity": "connectivity",
     "whole": "whole",
+    "sound": "sound",
     "one_trunk": "one trunk",
     "leaf_survival": "leaves that survive",
     "cast_success": "all wood one standing part",
@@ -63,7 +64,7 @@ def epochs_figure(epochs: pd.DataFrame) -> Figure | None:
     """
     if "epoch" not in epochs or len(epochs) < 2:
         return None
-    figure = Figure(figsize=(_WIDTH, 4.2), layout="constrained")
+    figure = Figure(figsize=(_WIDTH, 4.6), layout="constrained")
     built, seen = figure.subplots(1, 2)
     _lines(built, epochs, "epoch", ANATOMY, "What it builds")
     _lines(seen, epochs, "epoch", _LOSSES, "What the network gets right")
@@ -86,9 +87,9 @@ def steps_figure(steps: pd.DataFrame, reference: dict[str, float]) -> Figure | N
     """
     if len(steps) < 2:
         return None
-    figure = Figure(figsize=(_WIDTH, 4.2), layout="constrained")
+    figure = Figure(figsize=(_WIDTH, 4.6), layout="constrained")
     quality, spent = figure.subplots(1, 2)
-    shown = {"connectivity": "connectivity", "whole": "whole", "leaf_survival": "leaves that survive"}
+    shown = {"connectivity": "connectivity", "whole": "whole", "sound": "sound", "leaf_survival": "leaves that survive"}
     shown |= {"macro_adherence": "adherence to the prompt"}
     _lines(quality, steps, "steps", shown, "Quality; dashed: held-out structures", banded=True)
     for (name, _), colour in zip(shown.items(), _COLOURS, strict=False):
@@ -141,7 +142,7 @@ def species_figure(species: pd.DataFrame) -> Figure | None:
     names = ours["species"].tolist()
     for axes, (column, title) in zip(
         panels,
-        {"whole": "Whole", "one_trunk": "One trunk", "adherence": "Adherence to the prompt"}.items(),
+        {"whole": "Whole", "sound": "Sound", "adherence": "Adherence to the prompt"}.items(),
         strict=True,
     ):
         _bare(axes, title)
@@ -150,7 +151,7 @@ def species_figure(species: pd.DataFrame) -> Figure | None:
             axes.barh(np.arange(len(names))[::-1] + shift, own, 0.38, color=colour, label=arm)
         axes.set_yticks(np.arange(len(names))[::-1], names if axes is panels[0] else [""] * len(names), fontsize=8)
         axes.set_xlim(0, 1)
-    panels[0].legend(fontsize=8, frameon=False, loc="lower left")
+    _legend_below(panels[0], 2)
     return figure
 
 
@@ -168,7 +169,7 @@ def buckets_figure(buckets: pd.DataFrame) -> Figure | None:
         axes.axhline(buckets["air_accuracy"].iloc[0], color=_INK, linestyle="--", linewidth=1, label="all air (legacy)")
     axes.set_xticks(places, buckets["mask_ratio"], fontsize=8.5)
     axes.set_ylim(0, 1)
-    axes.legend(fontsize=8.5, frameon=False, loc="lower left")
+    _legend_below(axes, 3)
     return figure
 
 
@@ -204,7 +205,11 @@ def _lines(
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     if share:
         axes.set_ylim(0, 1.02)
-        axes.legend(fontsize=8.5, frameon=False, loc="lower right")
+        _legend_below(axes, 3)
+
+
+def _legend_below(axes: Axes, columns: int) -> None:
+    axes.legend(fontsize=8.5, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=columns)
 
 
 def _bare(axes: Axes, title: str) -> None:

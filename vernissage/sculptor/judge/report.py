@@ -34,6 +34,7 @@ _NORMAL = "normal"
 _SHOWN = (
     "connectivity",
     "whole",
+    "sound",
     "parts",
     "one_trunk",
     "cast_success",
@@ -82,10 +83,19 @@ def headline(results: Results) -> dict[str, Any]:
     facts = results.benchmark.facts
     ours, held_out = results.row(OURS) or {}, results.row(HELD_OUT) or {}
     numbers: dict[str, Any] = {"steps": facts.get("steps")}
-    for name in ("connectivity", "whole", "parts", "one_trunk", "cast_success", "crown_above", "leaf_survival"):
+    for name in (
+        "connectivity",
+        "whole",
+        "sound",
+        "parts",
+        "one_trunk",
+        "cast_success",
+        "crown_above",
+        "leaf_survival",
+    ):
         numbers[name] = ours.get(name)
     numbers |= {f"whole_{end}": ours.get(f"whole_{end}") for end in ("low", "high")}
-    numbers["crown_above_held_out"] = held_out.get("crown_above")
+    numbers |= {f"{name}_held_out": held_out.get(name) for name in ("sound", "crown_above", "cast_success")}
     numbers["cast_success_published"] = PUBLISHED_GUIDED
     numbers["adherence"], numbers["adherence_by_chance"] = ours.get("macro_adherence"), facts.get("chance_adherence")
     numbers["voxel_ratio"] = ours.get("voxel_ratio")
@@ -198,7 +208,7 @@ def _write_tables(folder: Path, results: Results) -> None:
 def _draw(images: Path, folders: SystemFolders, results: Results) -> None:
     benchmark, empty = results.benchmark, pd.DataFrame()
     summary = benchmark.table("summary")
-    measures = {"whole": "Whole", "connectivity": "Connectivity", "leaf_survival": "Leaves that survive"}
+    measures = {"whole": "Whole", "sound": "Sound", "connectivity": "Connectivity"}
     measures |= {"macro_adherence": "Adherence to the prompt"}
     held_out = {name: value for name, value in (results.row(HELD_OUT) or {}).items() if not isinstance(value, str)}
     figures = {

@@ -15,6 +15,7 @@ from vernissage.core.errors import CorruptArtifact, MissingArtifact
 from vernissage.core.files import atomic_path, atomic_write_json, fresh_folder, read_json
 from vernissage.sculptor.domain.roles import ROLES
 from vernissage.sculptor.judge.arms import OURS
+from vernissage.sculptor.judge.tables import MEASURES, SUMMED
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -185,10 +186,11 @@ def read_results(folders: SystemFolders) -> Results:
         CorruptArtifact: A result is damaged.
     """
     benchmark = Benchmark.load(folders.benchmark)
-    if benchmark.table("summary").empty or not {"arm", "size", "n"} <= set(benchmark.table("summary")):
-        raise CorruptArtifact(
-            f"{folders.benchmark / 'summary.csv'}: no rows of arms; run `dvc repro benchmark@{folders.name}`"
-        )
+    summary = benchmark.table("summary")
+    absent = [name for name in ("arm", "size", "n", *MEASURES, *SUMMED) if name not in summary]
+    if summary.empty or absent:
+        problem = f"no column {', '.join(absent)}" if absent else "no rows"
+        raise CorruptArtifact(f"{folders.benchmark / 'summary.csv'}: {problem}; {_REMEDY}")
     missing = []
     training = {}
     for name in ("epochs", "buckets", "first"):
@@ -197,9 +199,9 @@ def read_results(folders: SystemFolders) -> Results:
             training[name] = read_table(path)
         elif name != "first":
             missing.append(f"training: no {name}.csv; `dvc repro train@{folders.name}` makes it")
-    summary: dict[str, Any] = {}
+    facts: dict[str, Any] = {}
     try:
-        summary = read_json(folders.training / "summary.json")
+        facts = read_json(folders.training / "summary.json")
     except MissingArtifact:
         missing.append(f"training: no summary.json; `dvc repro train@{folders.name}` makes it")
     cases = pd.DataFrame()
@@ -214,7 +216,7 @@ def read_results(folders: SystemFolders) -> Results:
         for name in ("directional", "diversity", "clock", "buckets")
         if benchmark.table(name).empty
     ]
-    return Results(benchmark, training, summary, cases, missing)
+    return Results(benchmark, training, facts, cases, missing)
 
 
 def by_training(results: Results) -> pd.DataFrame:

@@ -22,6 +22,7 @@ MEASURES = (
     "connectivity",
     "whole",
     "nearly_whole",
+    "sound",
     "connectivity6",
     "parts",
     "one_trunk",
@@ -37,8 +38,10 @@ MEASURES = (
     "nearest_iou",
     "nearest_same",
 )
+#: What a summary has beside: not means of single structures.
+SUMMED = ("macro_adherence", "macro_with_species", "voxel_ratio", "ms", "evaluations")
 #: What is compared pair by pair.
-_PAIRED = ("connectivity", "whole", "leaf_survival", "adherence", "voxels")
+_PAIRED = ("connectivity", "whole", "sound", "leaf_survival", "adherence", "voxels")
 ALL_SIZES = "all"
 
 

@@ -12,10 +12,11 @@ import torch
 from vernissage.core.errors import BadInput
 from vernissage.core.progress import track
 from vernissage.core.seeds import numpy_generator
-from vernissage.sculptor.domain.language import caption
+from vernissage.sculptor.domain.language import caption, read_prompt
 from vernissage.sculptor.domain.plan import SYMMETRIES, turned_grid
 from vernissage.sculptor.domain.roles import OUTSIDE, Role
 from vernissage.sculptor.learn.blueprints import Blueprint, Guides, blueprint_of, guides_of, on_canvas, turned
+from vernissage.sculptor.learn.planner import said_values
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,6 +38,7 @@ class Examples:
         sizes: Name of the size of each.
         own: Which are the user's.
         captions: Some sentences on each.
+        said: What each of these says, see `planner.said_values`.
     """
 
     first: First
@@ -45,6 +47,7 @@ class Examples:
     sizes: tuple[str, ...]
     own: tuple[bool, ...]
     captions: tuple[tuple[str, ...], ...]
+    said: tuple[tuple[tuple[int, ...], ...], ...]
 
     def __len__(self) -> int:
         return len(self.grids)
@@ -77,10 +80,12 @@ def examples_of(dataset: Dataset, first: First, *, captions: int, seed: int, pro
     rows = list(zip(dataset.grids, dataset.attributes(), dataset.table["structure_id"], strict=True))
     measured: list[tuple[Blueprint, np.ndarray]] = []
     told: list[tuple[str, ...]] = []
+    said: list[tuple[tuple[int, ...], ...]] = []
     for grid, attributes, name in track(rows, description=progress, unit="structures") if progress else rows:
         measured.append(blueprint_of(grid, first, species=attributes.species, attributes=attributes))
         rng = numpy_generator(seed, "captions", str(name))
         told.append(tuple(caption(attributes, rng) for _ in range(captions)))
+        said.append(tuple(tuple(said_values(read_prompt(sentence).attributes)) for sentence in told[-1]))
     return Examples(
         first,
         tuple(blueprint for blueprint, _ in measured),
@@ -88,6 +93,7 @@ def examples_of(dataset: Dataset, first: First, *, captions: int, seed: int, pro
         tuple(dataset.table["size"]),
         tuple(source == "own" for source in dataset.table["source"]),
         tuple(told),
+        tuple(said),
     )
 
 

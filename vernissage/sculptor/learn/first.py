@@ -21,6 +21,7 @@ from vernissage.core.errors import BadInput
 from vernissage.core.parallel import in_parts, threads_for_parts
 from vernissage.core.progress import Progress
 from vernissage.core.seeds import numpy_generator, torch_generator
+from vernissage.sculptor.domain.attributes import ATTRIBUTES
 from vernissage.sculptor.domain.plan import INDEX, MOST, OCTANTS, SYMMETRIES, turned_grid, turned_octants
 from vernissage.sculptor.learn.coarse import coarse_loss
 from vernissage.sculptor.learn.planner import SIZE_NAMES, draw_known, planner_loss
@@ -127,20 +128,23 @@ class _FirstLearner:
         generator = torch_generator(settings.seed, "first", update)
         rows = rng.choice(len(self.examples), settings.first_batch, p=self.chances)
         symmetries = rng.integers(SYMMETRIES, size=len(rows))
-        prompts = []
+        prompts, said = [], []
         for row in rows:
             captions = self.examples.captions[row]
+            chosen = int(rng.integers(len(captions)))
             dropped = rng.random() < settings.text_dropout
-            prompts.append("" if dropped or not captions else captions[int(rng.integers(len(captions)))])
+            prompts.append("" if dropped else captions[chosen])
+            said.append([0] * len(ATTRIBUTES) if dropped else self.examples.said[row][chosen])
         words = self.words.tokenise(prompts, generator)
-        known = draw_known(len(rows), generator)
+        known, said_of = draw_known(len(rows), generator), torch.tensor(said)
         seeds = torch.randint(2**62, (len(rows),), generator=generator)
 
         def part(place: slice) -> tuple[float, list[Tensor]]:
             torch.set_flush_denormal(True)
             text: Tensor = self.words(words.rows(torch.arange(len(rows))[place]))
             share = len(rows[place]) / len(rows)
-            loss = self._loss(text, rows[place], symmetries[place], known[place], int(seeds[place][0])) * share
+            given = (known[place], said_of[place])
+            loss = self._loss(text, rows[place], symmetries[place], given, int(seeds[place][0])) * share
             slopes = torch.autograd.grad(loss, self.parameters, allow_unused=True)
             pairs = zip(slopes, self.parameters, strict=True)
             return float(loss.detach()), [torch.zeros_like(p) if slope is None else slope for slope, p in pairs]
@@ -150,12 +154,14 @@ class _FirstLearner:
         slopes = [torch.stack(of).sum(0) for of in zip(*(slopes for _, slopes in results), strict=True)]
         return sum(loss for loss, _ in results), slopes
 
-    def _loss(self, text: Tensor, rows: np.ndarray, symmetries: np.ndarray, known: Tensor, seed: int) -> Tensor:
+    def _loss(
+        self, text: Tensor, rows: np.ndarray, symmetries: np.ndarray, given: tuple[Tensor, Tensor], seed: int
+    ) -> Tensor:
         sculptor, sizes = self.sculptor, [self.examples.sizes[row] for row in rows]
         if sculptor.planner is not None:
             values, paths = turned_plans(self.values[rows], self.paths[rows], symmetries)
             numbers = torch.tensor([SIZE_NAMES.index(size) for size in sizes])
-            tensors = (numbers, torch.from_numpy(values), torch.from_numpy(paths), known)
+            tensors = (numbers, torch.from_numpy(values), torch.from_numpy(paths), *given)
             return planner_loss(sculptor.planner, text, *(tensor.to(self.device) for tensor in tensors))
         if sculptor.coarse is None:
             raise ValueError("nothing comes first")

@@ -32,14 +32,16 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from vernissage.sculptor.domain.anatomy import Anatomy
     from vernissage.sculptor.domain.dataset import Dataset
     from vernissage.sculptor.learn.examples import Examples
     from vernissage.sculptor.learn.model import Sculptor
     from vernissage.sculptor.learn.training import SculptorTraining
 
 GENERATIONS = "generations"
-# What a nat of masked loss counts beside a whole share of connected structures: it decides between equals.
-_LOSS_COUNTS = 0.1
+# What a nat of masked loss counts beside a whole share of sound structures: a few dozen of these tell little apart.
+_LOSS_COUNTS = 1.0
+_LEAVES_STAY = 0.95
 _SHEET_COLUMNS, _SHEET_EDGE = 8, 128
 
 
@@ -49,7 +51,8 @@ class Look:
 
     Attributes:
         epoch: When.
-        objective: What the best weights are chosen by: connectivity of what was built, less a tenth of the masked loss.
+        objective: What the best weights are chosen by: the share of sound structures (whole, with one trunk, and leaves
+            that stay), less the masked loss.
         row: For a table over epochs.
         buckets: A row for each bucket of mask ratios.
     """
@@ -62,11 +65,12 @@ class Look:
     def said(self) -> str:
         """One line."""
         row = self.row
-        return (
-            f"epoch {self.epoch}: on masked blocks loss {row['masked_loss']:.3f} and accuracy "
-            f"{row['masked_accuracy']:.1%}; of {row['built']} built {row['whole']:.0%} are whole, connectivity "
-            f"{row['connectivity']:.3f}"
+        said = (
+            f"epoch {self.epoch}: on masked blocks loss {row['masked_loss']:.3f}, accuracy {row['masked_accuracy']:.1%}"
         )
+        if not row["built"]:
+            return said
+        return f"{said}; of {row['built']} built {row['whole']:.0%} are whole, connectivity {row['connectivity']:.3f}"
 
 
 class Watcher:
@@ -93,6 +97,7 @@ class Watcher:
         self._picture(built, epoch)
         found = [judge_anatomy(sculpture.roles) for sculpture in built]
         connectivity = _mean([anatomy.connectivity for anatomy in found])
+        sound = _mean([_is_sound(anatomy) for anatomy in found])
         loss = _mean([bucket["masked_loss"] for bucket in buckets])
         table = {
             "epoch": epoch,
@@ -102,6 +107,7 @@ class Watcher:
             "legacy_loss": _mean([bucket["legacy_loss"] for bucket in buckets]),
             "legacy_accuracy": _mean([bucket["legacy_accuracy"] for bucket in buckets]),
             "built": len(built),
+            "sound": sound,
             "connectivity": connectivity,
             "whole": _mean([anatomy.whole for anatomy in found]),
             "one_trunk": _mean([anatomy.one_trunk for anatomy in found]),
@@ -109,7 +115,7 @@ class Watcher:
             "cast_success": _mean([anatomy.cast_success for anatomy in found]),
             "voxels": _mean([anatomy.voxels for anatomy in found]),
         }
-        objective = (connectivity if built else 0.0) - _LOSS_COUNTS * loss
+        objective = (sound or 0.0) - _LOSS_COUNTS * (loss or 0.0)
         return Look(epoch, objective, table | {"objective": objective}, [{"epoch": epoch, **b} for b in buckets])
 
     def _picture(self, built: list[Sculpture], epoch: int) -> None:
@@ -215,6 +221,12 @@ def _rated(
     return logits.float().cpu()
 
 
-def _mean(values: list[Any]) -> float:
+def _is_sound(anatomy: Anatomy) -> bool:
+    stay = np.isnan(anatomy.leaf_survival) or anatomy.leaf_survival >= _LEAVES_STAY
+    return bool(anatomy.whole and anatomy.one_trunk and stay)
+
+
+def _mean(values: list[Any]) -> float | None:
+    """Of those that are numbers; None without any, which JSON has a form for."""
     known = [float(value) for value in values if value is not None and not np.isnan(float(value))]
-    return float(np.mean(known)) if known else float("nan")
+    return float(np.mean(known)) if known else None

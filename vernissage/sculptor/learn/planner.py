@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from vernissage.core.errors import BadInput
+from vernissage.sculptor.domain.attributes import ATTRIBUTES
 from vernissage.sculptor.domain.plan import (
     FIELDS,
     INDEX,
@@ -34,10 +35,15 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from vernissage.sculptor.domain.attributes import Attributes
+
 SIZE_NAMES = tuple(SIZES)
 # Before the first move of a path there is none.
 _NO_MOVE = MOVES
 _PATHS = 4
+# What prompts speak of counts more than what follows from it.
+_SPOKEN, _SPOKEN_COUNTS = ("species", "height", "trunk", "shape", "width", "depth", "density", "roots", "branches"), 3.0
+_WEIGHTS = [_SPOKEN_COUNTS if name in _SPOKEN else 1.0 for name in NAMES]
 # One uniform number for every value and for every move.
 DRAWS = len(NAMES) + MOST.height
 
@@ -82,6 +88,7 @@ class Planner(nn.Module):
         self.known = nn.ModuleList(nn.Embedding(count, width) for count in FIELDS.values())
         self.body = nn.Sequential(*(_Residual(width) for _ in range(shape.blocks)), nn.LayerNorm(width))
         self.heads = nn.ModuleList(nn.Linear(width, count) for count in FIELDS.values())
+        self.said = nn.ModuleList(nn.Linear(shape.text, len(values) + 1) for values in ATTRIBUTES.values())
         self.start = nn.Linear(width, shape.path)
         self.moves = nn.Embedding(MOVES + 1, shape.path)
         self.place = nn.Linear(7, shape.path)
@@ -152,7 +159,9 @@ def draw_known(batch: int, generator: torch.Generator) -> Tensor:
     return torch.where(ordered, torch.arange(fields) < upto, subset)
 
 
-def planner_loss(planner: Planner, text: Tensor, size: Tensor, values: Tensor, paths: Tensor, known: Tensor) -> Tensor:
+def planner_loss(
+    planner: Planner, text: Tensor, size: Tensor, values: Tensor, paths: Tensor, known: Tensor, said: Tensor
+) -> Tensor:
     """Mean negative log-likelihood of a value, plus that of a move, in nats.
 
     Args:
@@ -162,6 +171,7 @@ def planner_loss(planner: Planner, text: Tensor, size: Tensor, values: Tensor, p
         values: (B, fields).
         paths: (B, Y, 2).
         known: (B, fields) bool, which values are shown.
+        said: (B, attributes) int64, what the prompts say, see :func:`said_values`.
     """
     batch, fields = values.shape
     hidden = planner.hidden(text, size, values, known)
@@ -172,11 +182,25 @@ def planner_loss(planner: Planner, text: Tensor, size: Tensor, values: Tensor, p
         ],
         1,
     )
-    unknown = ~known
+    unknown = (~known).float() * torch.tensor(_WEIGHTS, device=known.device)
     # Paths are mostly straight and cost most of the time: a part of the batch is enough for them.
     some = slice(0, max(1, batch // _PATHS))
     moves = _path_loss(planner, text[some], size[some], values[some], paths[some])
-    return (losses * unknown).sum() / unknown.sum().clamp(min=1) + moves
+    return (losses * unknown).sum() / unknown.sum().clamp(min=1) + moves + _words_loss(planner, text, said)
+
+
+def said_values(attributes: Attributes) -> list[int]:
+    """Return the number of each attribute's value, counted from 1; 0 where nothing is said of it."""
+    return [
+        values.index(value) + 1 if (value := getattr(attributes, name)) in values else 0
+        for name, values in ATTRIBUTES.items()
+    ]
+
+
+def _words_loss(planner: Planner, text: Tensor, said: Tensor) -> Tensor:
+    """Cross-entropy of what the words say, read off the prompt's vector: words are learned by their meaning first."""
+    losses = [F.cross_entropy(head(text), said[:, column]) for column, head in enumerate(planner.said)]
+    return torch.stack(losses).mean()
 
 
 def _path_loss(planner: Planner, text: Tensor, size: Tensor, values: Tensor, paths: Tensor) -> Tensor:
@@ -288,7 +312,12 @@ def _draw(logits: Tensor, allowed: Tensor, uniform: Tensor, temperature: float) 
 def _guided(logits: Sequence[Tensor], guidance: float) -> Tensor:
     """Combine the logits with the prompt and, where there are any, those without."""
     told = logits[0].double()
-    return told if len(logits) == 1 else logits[1].double() + guidance * (told - logits[1].double())
+    guided = told if len(logits) == 1 else logits[1].double() + guidance * (told - logits[1].double())
+    if not bool(torch.isfinite(guided).all()):
+        raise BadInput(
+            "the sculptor's planner gave values that are no numbers; its weights are damaged: train it again"
+        )
+    return guided
 
 
 def _draw_paths(
