@@ -86,8 +86,7 @@ def test_an_optimiser_that_was_restored_makes_the_same_step(kind: type[torch.opt
     def fresh() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
         torch.manual_seed(0)
         network = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 1))
-        more = {"momentum": 0.9} if kind is torch.optim.SGD else {}
-        return network, kind(network.parameters(), lr=0.01, **more)
+        return network, kind(network.parameters(), lr=0.01)
 
     def step(network: torch.nn.Module, optimiser: torch.optim.Optimizer, number: int) -> None:
         optimiser.zero_grad()

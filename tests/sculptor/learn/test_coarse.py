@@ -119,7 +119,7 @@ def test_what_lies_beyond_a_small_grid_does_not_change_its_loss() -> None:
 
 def test_it_learns_which_grid_belongs_to_which_prompt(trees: Dataset) -> None:
     grids = [coarse_of(placed(roles, SIZES["normal"])) for roles in trees.grids[:2]]
-    assert not np.array_equal(*grids)
+    assert (grids[0] != grids[1]).any()
     torch.manual_seed(1)
     network = CoarseNetwork(COARSE)
     prompts = 2 * text(2, 4)

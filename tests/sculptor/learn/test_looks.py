@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -20,6 +20,7 @@ from vernissage.sculptor.learn.noise import MASK_BUCKETS
 from vernissage.sculptor.learn.sculpting import sculpt
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from vernissage.sculptor.domain.dataset import Dataset
@@ -38,7 +39,7 @@ def examples(held_out: Dataset, first: First = "plan") -> Examples:
     return examples_of(held_out, first, captions=1, seed=0)
 
 
-def that_says(shares: dict[int, float]) -> Sculptor:
+def that_says(shares: Mapping[Any, float]) -> Sculptor:
     """A sculptor that gives every voxel these shares, whatever it sees."""
     sculptor = small_sculptor("none")
     head = sculptor.network.head
@@ -135,8 +136,16 @@ def test_what_is_told_of_the_structures_is_measured_on_them(held_out: Dataset, t
     found = [judge_anatomy(sculpture.roles) for sculpture in built]
     assert look.row["connectivity"] == pytest.approx(np.mean([one.connectivity for one in found]))
     assert look.row["voxels"] == pytest.approx(np.mean([one.voxels for one in found]))
-    # A nat of loss counts as much as a tenth of a whole structure.
-    assert look.objective == pytest.approx(look.row["connectivity"] - 0.1 * look.row["masked_loss"])
+    assert look.row["whole"] == pytest.approx(np.mean([one.whole for one in found]))
+
+
+def test_of_two_that_build_nothing_sound_the_one_that_guesses_better_is_better(
+    held_out: Dataset, tmp_path: Path
+) -> None:
+    settings = small_training("none", generations=2)
+    watcher = Watcher(examples(held_out, "none"), held_out, settings, tmp_path)
+    looks = [watcher.look(that_says(shares), 1, {}) for shares in ({Role.AIR: 1.0}, {Role.AIR: 0.9, Role.LEAF: 0.1})]
+    assert looks[0].objective < looks[1].objective
 
 
 def test_there_is_a_sheet_of_pictures(held_out: Dataset, tmp_path: Path) -> None:

@@ -12,9 +12,28 @@ from hypothesis import strategies as st
 
 from tests.sculptor.learn.small import PLANNER, shaken
 from vernissage.core.errors import BadInput
-from vernissage.sculptor.domain.plan import FIELDS, INDEX, LEAFLESS, MOST, NAMES, STEPS_PER_AXIS, Plan, measure_plan
+from vernissage.sculptor.domain.attributes import ATTRIBUTES, Attributes
+from vernissage.sculptor.domain.plan import (
+    FIELDS,
+    INDEX,
+    LEAFLESS,
+    MOST,
+    MOVES,
+    NAMES,
+    STEPS_PER_AXIS,
+    Plan,
+    measure_plan,
+)
 from vernissage.sculptor.domain.sizes import LARGEST, SIZES, Size
-from vernissage.sculptor.learn.planner import DRAWS, Planner, allowed_values, draw_known, draw_plans, planner_loss
+from vernissage.sculptor.learn.planner import (
+    DRAWS,
+    Planner,
+    allowed_values,
+    draw_known,
+    draw_plans,
+    planner_loss,
+    said_values,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -183,8 +202,8 @@ def test_draws_are_as_frequent_as_the_planner_says() -> None:
     count = FIELDS["species"]
     shares = torch.linspace(1, 3, count, dtype=torch.float64)
     shares /= shares.sum()
-    planner.heads[0].weight.zero_()
-    planner.heads[0].bias.copy_(shares.log())  # type: ignore[union-attr]
+    planner.heads[0].get_parameter("weight").zero_()
+    planner.heads[0].get_parameter("bias").copy_(shares.log())
     sizes = [Size(2, 2, 2)] * 700
     plans = draw_plans(planner, text(1).expand(700, -1), text(1), sizes, draws(700))
     found = np.bincount([plan["species"] for plan in plans], minlength=count)
@@ -198,19 +217,31 @@ def test_measured_plans_are_among_those_that_can_be_drawn(trees: Dataset) -> Non
         assert_fits(measure_plan(roles), SIZES[size])
 
 
-def learnt(updates: int, values: np.ndarray, paths: np.ndarray, texts: torch.Tensor) -> Planner:
+def full(path: np.ndarray) -> np.ndarray:
+    return np.concatenate([path, np.repeat(path[-1:], MOST.height - len(path), 0)])
+
+
+def loss_on(
+    planner: Planner, plans: Sequence[Plan], known: torch.Tensor, *, prompts: torch.Tensor | None = None, said: int = 0
+) -> torch.Tensor:
+    return planner_loss(
+        planner,
+        text(len(plans)) if prompts is None else prompts,
+        torch.arange(len(plans)) % len(SIZES),
+        torch.from_numpy(np.stack([plan.values for plan in plans])),
+        torch.from_numpy(np.stack([full(plan.path) for plan in plans])),
+        known,
+        torch.full((len(plans), len(ATTRIBUTES)), said),
+    )
+
+
+def learnt(updates: int, plans: Sequence[Plan], prompts: torch.Tensor) -> Planner:
     torch.manual_seed(3)
     planner = Planner(PLANNER)
     optimiser = torch.optim.Adam(planner.parameters(), lr=1e-2)
     for update in range(updates):
-        loss = planner_loss(
-            planner,
-            texts,
-            torch.zeros(len(values), dtype=torch.long),
-            torch.from_numpy(values),
-            torch.from_numpy(paths),
-            draw_known(len(values), torch.Generator().manual_seed(update)),
-        )
+        known = draw_known(len(plans), torch.Generator().manual_seed(update))
+        loss = loss_on(planner, plans, known, prompts=prompts)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -221,13 +252,10 @@ def test_it_learns_whose_plan_is_asked_for(trees: Dataset) -> None:
     """Two groups with a plan each: the prompt says which; without one, what is fixed does."""
     plans = [measure_plan(roles, species=name) for roles, name in zip(trees.grids[:2], ("oak", "palm"), strict=True)]
     assert (plans[0].values != plans[1].values).sum() > 10
-    paths = [full(plan.path) for plan in plans]
     nobody = torch.zeros(1, PLANNER.text)
     prompts = torch.cat([text(1, 1), text(1, 2), nobody, nobody])
-    rows = np.arange(32) % 4
-    planner = learnt(
-        80, np.stack([plans[row % 2].values for row in rows]), np.stack([paths[row % 2] for row in rows]), prompts[rows]
-    )
+    rows = [row % 4 for row in range(30)]
+    planner = learnt(80, [plans[row % 2] for row in rows], prompts[rows])
     sizes = [SIZES["normal"]] * 12
 
     def right(prompt: torch.Tensor, of: Plan, fixed: Mapping[str, int]) -> float:
@@ -240,35 +268,48 @@ def test_it_learns_whose_plan_is_asked_for(trees: Dataset) -> None:
         assert right(nobody, plan, fixed) > 0.75
 
 
-def full(path: np.ndarray) -> np.ndarray:
-    return np.concatenate([path, np.repeat(path[-1:], MOST.height - len(path), 0)])
-
-
-def loss_on(planner: Planner, plans: Sequence[Plan], known: torch.Tensor) -> torch.Tensor:
-    return planner_loss(
-        planner,
-        text(len(plans)),
-        torch.arange(len(plans)) % len(SIZES),
-        torch.from_numpy(np.stack([plan.values for plan in plans])),
-        torch.from_numpy(np.stack([full(plan.path) for plan in plans])),
-        known,
-    )
+def zeroed(planner: Planner) -> Planner:
+    """Knows nothing: every value is as likely as any other."""
+    for head in (*planner.heads, *planner.said, planner.move_head):
+        for parameter in head.parameters():
+            parameter.zero_()
+    return planner
 
 
 def test_the_loss_of_a_planner_that_knows_nothing_is_that_of_guessing(trees: Dataset) -> None:
     """Each value that is not shown costs the entropy of its classes, each move that of all moves."""
-    planner = made(size=0.0)
-    for head in (*planner.heads, planner.move_head):
-        head.weight.zero_()  # type: ignore[operator]
-        head.bias.zero_()  # type: ignore[operator]
+    planner = zeroed(made(size=0.0))
     plan = measure_plan(next(roles for roles in trees.grids if measure_plan(roles)["run"] > 3))
-    guess, moves = np.log(list(FIELDS.values())), np.log(STEPS_PER_AXIS**2)
+    guess = np.log(list(FIELDS.values()))
+    # Moves and words are asked for whatever is shown; silence on an attribute is one thing more to say of it.
+    rest = np.log(MOVES) + np.mean([np.log(len(values) + 1) for values in ATTRIBUTES.values()])
     nothing = torch.zeros(2, len(NAMES), dtype=torch.bool)
-    assert float(loss_on(planner, [plan] * 2, nothing)) == pytest.approx(guess.mean() + moves, rel=1e-5)
-    one_open = ~nothing
-    one_open[:, INDEX["height"]] = False
-    assert float(loss_on(planner, [plan] * 2, one_open)) == pytest.approx(guess[INDEX["height"]] + moves, rel=1e-5)
-    assert float(loss_on(planner, [plan] * 2, ~nothing)) == pytest.approx(moves, rel=1e-5)
+    assert float(loss_on(planner, [plan] * 2, ~nothing)) == pytest.approx(rest, rel=1e-5)
+    for name in ("height", "reach_3"):
+        one_open = ~nothing
+        one_open[:, INDEX[name]] = False
+        assert float(loss_on(planner, [plan] * 2, one_open)) == pytest.approx(guess[INDEX[name]] + rest, rel=1e-5)
+    assert guess.min() < float(loss_on(planner, [plan] * 2, nothing)) - rest < guess.max()
+
+
+def test_words_are_learned_by_what_they_say() -> None:
+    """The prompt's vector alone must tell it; what is not said counts as well."""
+    planner = zeroed(made(size=0.0))
+    for column, head in enumerate(planner.said):
+        head.get_parameter("bias")[2 if column == 0 else 0] = 20
+    plan = Plan(np.zeros(len(NAMES), np.int64), np.zeros((1, 2), np.int64))
+    everything = torch.ones(1, len(NAMES), dtype=torch.bool)
+    wrong = [float(loss_on(planner, [plan], everything, said=said)) for said in (0, 2)]
+    assert wrong == pytest.approx([20 / len(ATTRIBUTES), 20 * (len(ATTRIBUTES) - 1) / len(ATTRIBUTES)], rel=1e-3)
+
+
+def test_what_is_said_is_counted_from_one_and_silence_is_nought() -> None:
+    silent = dict.fromkeys(ATTRIBUTES)
+    assert said_values(Attributes(**silent)) == [0] * len(ATTRIBUTES)
+    for column, (name, values) in enumerate(ATTRIBUTES.items()):
+        for number, value in enumerate(values, start=1):
+            assert said_values(Attributes(**silent | {name: value}))[column] == number
+    assert said_values(Attributes(**silent | {"species": "other"})) == [0] * len(ATTRIBUTES)
 
 
 def test_what_is_not_shown_does_not_shine_through(trees: Dataset) -> None:
@@ -311,6 +352,6 @@ def test_a_structure_without_a_trunk_has_no_path_to_learn(run: int) -> None:
     values = np.zeros(len(NAMES), np.int64)
     values[INDEX["run"]], values[INDEX["height"]] = run, 5
     planner = made(size=0.0)
-    planner.move_head.bias.fill_(torch.nan)
+    planner.move_head.bias.fill_(torch.nan)  # asked for a move, it would tell
     plan = Plan(values, np.full((5, 2), 6))
     assert torch.isfinite(loss_on(planner, [plan] * 4, torch.zeros(4, len(NAMES), dtype=torch.bool)))

@@ -135,11 +135,13 @@ class Guides:
         channels: (B, channels, Y, Z, X) float32.
         values: (B, fields) int64 values of the plans, where there are any.
         inside: (B, Y, Z, X) bool: the boxes; they lie at the origin of the canvas.
+        axis_distance: (B, Y, Z, X) float64 blocks from the axis of the trunk, where plans say where it is.
     """
 
     channels: Tensor
     values: Tensor | None
     inside: Tensor
+    axis_distance: Tensor | None = None
 
 
 def guides_of(blueprints: Sequence[Blueprint], canvas: tuple[int, int, int], first: First) -> Guides:
@@ -156,7 +158,7 @@ def guides_of(blueprints: Sequence[Blueprint], canvas: tuple[int, int, int], fir
         plans = [blueprint.plan for blueprint in blueprints if blueprint.plan is not None]
         values = torch.from_numpy(np.stack([plan.values for plan in plans]))
         paths = torch.from_numpy(np.stack([_lengthened(plan.path, canvas[0]) for plan in plans]))
-        return Guides(plan_guide(values, paths, canvas), values, inside)
+        return Guides(plan_guide(values, paths, canvas), values, inside, _axis_distance(paths, canvas))
     place = _place(boxes, canvas)
     if first == "none":
         return Guides(place, None, inside)
@@ -171,9 +173,10 @@ def guides_of(blueprints: Sequence[Blueprint], canvas: tuple[int, int, int], fir
     return Guides(torch.cat([kinds, place], 1), None, inside)
 
 
-def axis_distance(guides: Guides, first: First) -> Tensor | None:
-    """Return (B, Y, Z, X) blocks from the trunk's axis, where plans say where it is."""
-    return guides.channels[:, 2].double() if first == "plan" else None
+def _axis_distance(paths: Tensor, canvas: tuple[int, int, int]) -> Tensor:
+    _, z, x = _axes(canvas)
+    axis = paths[:, : canvas[0], None, None].double() / 2
+    return torch.hypot(z - axis[..., 0], x - axis[..., 1])
 
 
 def _lengthened(path: np.ndarray, height: int) -> np.ndarray:

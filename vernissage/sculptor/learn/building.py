@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 
 from vernissage.core.errors import BadInput, BadParams
-from vernissage.sculptor.domain.roles import MASK, OUTSIDE
-from vernissage.sculptor.learn.noise import INPUTS, NOT_WOOD, Level
+from vernissage.sculptor.domain.roles import MASK, OUTSIDE, ROLES
+from vernissage.sculptor.learn.noise import INPUTS, NOT_WOOD, Level, is_wood
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -75,6 +75,13 @@ class Building:
         for name in ("wood_share", "doubt", "doubt_share", "edit_below", "edit_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise BadParams(f"{name} = {getattr(self, name)}, expected a share from 0 to 1")
+        if min(self.edits, self.wood_edits) < 0:
+            raise BadParams(f"edits = {self.edits} and wood_edits = {self.wood_edits}, expected numbers from 0")
+        if not 0 <= self.order_noise < math.inf:
+            raise BadParams(f"order_noise = {self.order_noise}, expected a number from 0")
+        for name, kinds in (("order", get_args(Order)), ("schedule", get_args(Schedule))):
+            if getattr(self, name) not in kinds:
+                raise BadParams(f"{name} = {getattr(self, name)!r}, expected one of {', '.join(kinds)}")
 
     @property
     def levels(self) -> list[tuple[Level, int, int]]:
@@ -131,7 +138,7 @@ def build(
 
     for level, steps, looks in building.levels:
         for step in range(steps):
-            logits = rate(state.tokens, _guidance_at(building, done))
+            logits = rate(_as_learned(state.tokens, level), _guidance_at(building, done))
             log_p = level.outcomes(_log_probabilities(logits, building.temperature))
             doubted = _doubted(state, log_p, level, building.doubt_share, building.doubt)
             uniform = _uniform(generators, state.tokens.shape[1], 2)
@@ -142,7 +149,8 @@ def build(
             show()
         looked_at = Level.WOOD if level is Level.WOOD else Level.ALL
         for _ in range(looks):
-            log_p = looked_at.outcomes(_log_probabilities(rate(state.tokens, _guidance_at(building, done - 1)), 1.0))
+            logits = rate(_as_learned(state.tokens, looked_at), _guidance_at(building, done - 1))
+            log_p = looked_at.outcomes(_log_probabilities(logits, 1.0))
             doubted = _doubted(state, log_p, looked_at, building.edit_share, building.edit_below)
             state = replace(state, tokens=torch.where(doubted, log_p.argmax(2), state.tokens))
             show()
@@ -162,6 +170,13 @@ def start_state(inside: Tensor, given: Tensor | None = None) -> State:
         held = (given != MASK) & inside
         tokens, fixed = torch.where(held, given, tokens), fixed | held
     return State(tokens, fixed)
+
+
+def _as_learned(tokens: Tensor, level: Level) -> Tensor:
+    """What the network is shown: while it decides the wood, all else that the user fixed is only known as no wood."""
+    if level is not Level.WOOD:
+        return tokens
+    return torch.where((tokens < ROLES) & ~is_wood(tokens), NOT_WOOD, tokens)
 
 
 def _guidance_at(building: Building, step: int) -> float:

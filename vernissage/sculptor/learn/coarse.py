@@ -184,10 +184,10 @@ def _draw_one(
 
 
 def _grounded(logits: Tensor) -> Tensor:
-    """Forbid that the cell in the middle of the ground is empty."""
+    """Forbid that the cell in the middle of the ground has neither wood nor leaves."""
     _, _, _, depth, width = logits.shape
     logits = logits.clone()
-    logits[:, 0, 0, depth // 2, width // 2] = -torch.inf
+    logits[:, [0, 4], 0, depth // 2, width // 2] = -torch.inf
     return logits
 
 

@@ -19,7 +19,7 @@ from vernissage.sculptor.learn.blueprints import Blueprint, Guides, blueprint_of
 from vernissage.sculptor.learn.planner import said_values
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from torch import Tensor
 
@@ -207,10 +207,3 @@ class Batches:
 
     def _remembered(self, memory: np.ndarray, row: int) -> np.ndarray:
         return memory[self.starts[row] : self.starts[row + 1]].reshape(self.examples.grids[row].shape)
-
-
-def fixed_prompts(captions: Sequence[Sequence[str]], count: int) -> list[str]:
-    """Return the first caption of `count` structures, spread evenly over them."""
-    if not captions:
-        return [""] * count
-    return [captions[place * len(captions) // count % len(captions)][0] for place in range(count)]

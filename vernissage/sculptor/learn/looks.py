@@ -167,8 +167,8 @@ def measure_buckets(sculptor: Sculptor, examples: Examples, rows: list[int], see
     return found
 
 
-def _share(tally: Any, what: int, of: int) -> float:
-    return float(tally[what] / max(1.0, tally[of]))
+def _share(tally: Any, what: int, of: int) -> float | None:
+    return float(tally[what] / tally[of]) if tally[of] else None
 
 
 def _measure_one(

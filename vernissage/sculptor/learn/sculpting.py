@@ -9,17 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from vernissage.core.errors import BadInput
 from vernissage.core.parallel import in_parts
 from vernissage.core.seeds import derive_seed, torch_generator
 from vernissage.sculptor.domain.plan import MOST, Plan
-from vernissage.sculptor.domain.roles import MASK, OUTSIDE
+from vernissage.sculptor.domain.roles import MASK, OUTSIDE, ROLES
 from vernissage.sculptor.domain.sizes import SIZES, Size
-from vernissage.sculptor.learn.blueprints import (
-    Blueprint,
-    axis_distance,
-    guides_of,
-    on_canvas,
-)
+from vernissage.sculptor.learn.blueprints import Blueprint, guides_of, on_canvas
 from vernissage.sculptor.learn.building import Building, build, start_state
 from vernissage.sculptor.learn.coarse import draw_coarse
 from vernissage.sculptor.learn.planner import DRAWS, draw_plans
@@ -30,11 +26,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vernissage.sculptor.learn.model import Sculptor
+    from vernissage.sculptor.learn.text_encoder import TextEncoder
 
 # Voxels that go through the network at once, and most structures of them. How many rows a canvas gets depends on
 # nothing else: the same rows give the same numbers whatever is built beside them.
 _VOXELS_AT_ONCE, _MOST_ROWS, _CUDA_FACTOR = 8192, 8, 16
-_PLANS_AT_ONCE = 256
+_PLANS_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -60,6 +57,14 @@ class Request:
     def __post_init__(self) -> None:
         if self.given is not None and self.given.shape != self.size.shape:
             raise ValueError(f"given blocks of shape {self.given.shape}, expected that of the grid: {self.size.shape}")
+        if self.given is not None and bool(((self.given >= ROLES) & (self.given != MASK)).any()):
+            raise ValueError(
+                f"given blocks with roles up to {int(self.given.max())}, expected roles or {MASK} where free"
+            )
+        if self.plan is not None and any(
+            mine > whole for mine, whole in zip(self.plan.shape, self.size.shape, strict=True)
+        ):
+            raise ValueError(f"a plan of shape {self.plan.shape}, expected at most that of the grid: {self.size.shape}")
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,23 @@ class Sculpture:
     corner: tuple[int, int, int]
     frames: tuple[np.ndarray, ...] = ()
     evaluations: int = 0
+
+
+class _Vectors:
+    """Vectors of prompts, one prompt at a time, so that a vector does not depend on the prompts beside it."""
+
+    def __init__(self, encoder: TextEncoder | None) -> None:
+        self.encoder = encoder
+        self.known: dict[str, Tensor] = {}
+
+    def __call__(self, prompts: Sequence[str]) -> Tensor:
+        """Return (B, width)."""
+        for prompt in dict.fromkeys(prompts):
+            if prompt not in self.known:
+                if self.encoder is None:
+                    raise ValueError("nothing comes first, so no prompt is read for it")
+                self.known[prompt] = self.encoder([prompt])[0]
+        return torch.stack([self.known[prompt] for prompt in prompts])
 
 
 @torch.no_grad()
@@ -118,6 +140,9 @@ def sculpt(
     # The largest first, so that no thread waits for one that began late.
     chunks.sort(key=lambda chunk: -int(np.prod(chunk[0])))
     out: list[Sculpture | None] = [None] * len(requests)
+    words = _Vectors(sculptor.words)
+    # Read here, as the chunks are built side by side.
+    words(["", *(request.prompt for request in requests)])
 
     def work(part: slice) -> None:
         torch.set_flush_denormal(True)
@@ -129,6 +154,7 @@ def sculpt(
                 building,
                 canvas,
                 rows,
+                words,
                 frames,
             )
             for number, sculpture in zip(numbers, built, strict=True):
@@ -151,20 +177,25 @@ def _rows_at_once(canvas: tuple[int, int, int], device: torch.device) -> int:
 def _decide_first(
     sculptor: Sculptor, requests: Sequence[Request], guidance: float, temperature: float
 ) -> list[Blueprint]:
+    if sculptor.planner is None and any(request.fixed or request.plan for request in requests):
+        raise BadInput("this model draws no plans: expected requests without plan values")
     blueprints: list[Blueprint] = []
+    words = _Vectors(sculptor.first_words)
     for start in range(0, len(requests), _PLANS_AT_ONCE):
-        blueprints += _decide_some(sculptor, requests[start : start + _PLANS_AT_ONCE], guidance, temperature)
+        some = requests[start : start + _PLANS_AT_ONCE]
+        # Always as many rows, for the reason that is given above.
+        filled = [*some, *[some[-1]] * (_PLANS_AT_ONCE - len(some))]
+        blueprints += _decide_some(sculptor, filled, words, guidance, temperature)[: len(some)]
     return blueprints
 
 
 def _decide_some(
-    sculptor: Sculptor, requests: Sequence[Request], guidance: float, temperature: float
+    sculptor: Sculptor, requests: Sequence[Request], words: _Vectors, guidance: float, temperature: float
 ) -> list[Blueprint]:
     sizes = [_within(request.size) for request in requests]
     if sculptor.first_words is None:
         return [Blueprint(size.shape) for size in sizes]
-    text = sculptor.first_words([request.prompt for request in requests])
-    bare = sculptor.first_words([""])
+    text, bare = words([request.prompt for request in requests]), words([""])
     if sculptor.coarse is not None:
         seeds = [derive_seed(request.seed, "coarse") for request in requests]
         grids = draw_coarse(sculptor.coarse, text, bare, sizes, seeds, guidance)
@@ -203,6 +234,7 @@ def _build_chunk(
     building: Building,
     canvas: tuple[int, int, int],
     rows: int,
+    words: _Vectors,
     frames: bool,
 ) -> list[Sculpture]:
     # Filled up to the fixed number of rows with copies of the last one, which nobody sees.
@@ -210,11 +242,11 @@ def _build_chunk(
     asked = [*requests, *[requests[-1]] * (rows - len(requests))]
     first, device = sculptor.first, sculptor.device
     guides = guides_of(padded, canvas, first)
-    distance = axis_distance(guides, first)
+    distance = guides.axis_distance
     channels = guides.channels.to(device)
     values = None if guides.values is None else guides.values.to(device)
-    condition = sculptor.network.condition(sculptor.words([request.prompt for request in asked]), values)
-    bare = sculptor.network.condition(sculptor.words([""] * rows), values) if building.guidance != 1 else condition
+    condition = sculptor.network.condition(words([request.prompt for request in asked]), values)
+    bare = sculptor.network.condition(words([""] * rows), values) if building.guidance != 1 else condition
     corners = [_corner(request, blueprint) for request, blueprint in zip(asked, padded, strict=True)]
     given = np.stack([_given(*of, canvas) for of in zip(asked, padded, corners, strict=True)])
     evaluations = 0

@@ -374,7 +374,10 @@ def _or_zero(slope: torch.Tensor | None, parameter: torch.Tensor) -> torch.Tenso
 
 
 def _digests(dataset: Dataset) -> list[str]:
-    return [fingerprint(dataset.table.to_csv(index=False)), fingerprint(*(grid.tobytes() for grid in dataset.grids))]
+    return [
+        fingerprint(dataset.table.to_csv(index=False)),
+        fingerprint(*((grid.shape, grid.tobytes()) for grid in dataset.grids)),
+    ]
 
 
 def _computes_in_bfloat16(precision: str, device: torch.device) -> bool:
