@@ -33,6 +33,9 @@ LEAFLESS = MOST.height
 # Directions from above, an eighth of a turn each: towards +X first, then turning to +Z.
 OCTANTS = 8
 FURTHEST = 17
+# How far a limb's tip may lie beside the middle line of its octant, in blocks to either side.
+ASIDE = 7
+FURTHEST_DRIFT = 12
 STEPS_PER_AXIS = 5
 MOVES = STEPS_PER_AXIS**2
 
@@ -47,6 +50,7 @@ FIELDS: dict[str, int] = {
     "base_x": 2 * MOST.width - 1,
     "base_z": 2 * MOST.depth - 1,
     "run": MOST.height + 1,
+    "drift": FURTHEST_DRIFT + 1,
     "crown_base": LEAFLESS + 1,
     **{f"radius_{quarter}": FURTHEST + 1 for quarter in range(QUARTERS)},
     "density": DENSITIES,
@@ -54,10 +58,16 @@ FIELDS: dict[str, int] = {
     "branches": 2,
     **{f"limb_{octant}": FURTHEST + 1 for octant in range(OCTANTS)},
     **{f"limb_height_{octant}": MOST.height for octant in range(OCTANTS)},
+    **{f"limb_side_{octant}": 2 * ASIDE + 1 for octant in range(OCTANTS)},
+    **{f"limb_start_{octant}": MOST.height for octant in range(OCTANTS)},
     **{f"reach_{octant}": FURTHEST + 1 for octant in range(OCTANTS)},
 }
 NAMES = tuple(FIELDS)
 INDEX = {name: index for index, name in enumerate(NAMES)}
+
+
+# Values of which there is one for each octant.
+OF_OCTANTS = ("limb", "limb_height", "limb_side", "limb_start", "reach")
 
 
 @dataclass(frozen=True)
@@ -69,8 +79,10 @@ class Plan:
             `base_x` and `base_z` the centre of the base in half-blocks from the box's first column; `run` the layers
             of the trunk; `crown_base` the lowest layer of leaves, `LEAFLESS` where there are none; `radius_*` the
             largest distance of leaves from the trunk's axis in each quarter of the crown from below, in blocks;
-            `limb_*` the distance of the furthest wood in each octant and `limb_height_*` its layer; `reach_*` the
-            distance of the furthest leaves in each octant.
+            `drift` how far its end lies from its base; `limb_*` the distance of the furthest wood in each octant,
+            `limb_height_*` its layer, `limb_side_*` how far it lies beside the middle line of the octant (`ASIDE` is on
+            it), and `limb_start_*` the layer where wood leaves the axis there; `reach_*` the distance of the furthest
+            leaves in each octant.
         path: (height, 2) int64, the centre (z, x) of the trunk in each layer, in half-blocks; above the trunk it stays
             where the trunk ended.
     """
@@ -106,9 +118,11 @@ class Plan:
             path = path[:, ::-1].copy()
             values[[x, z, width, depth]] = values[[z, x, depth, width]]
         octants = turned_octants(symmetry)
-        for name in ("limb", "limb_height", "reach"):
+        for name in OF_OCTANTS:
             first = INDEX[f"{name}_0"]
-            values[first : first + OCTANTS] = values[first + octants]
+            turned = values[first + octants]
+            mirrored = name == "limb_side" and symmetry.bit_count() % 2
+            values[first : first + OCTANTS] = 2 * ASIDE - turned if mirrored else turned
         return Plan(values, path)
 
 
@@ -186,6 +200,7 @@ def measure_plan(roles: np.ndarray, *, species: str | None = None, attributes: A
         "base_z": int(path[0, 0]),
         "trunk": int(np.searchsorted(TRUNK_COUNTS, count, side="right")) - 1,
         "run": len(run.counts),
+        "drift": min(FURTHEST_DRIFT, round(float(np.hypot(*(path[-1] - path[0]))) / 2)),
         "crown_base": LEAFLESS if leafless else crown.base,
         "shape": SHAPES.index(attributes.crown or "round"),
         "density": min(DENSITIES - 1, int(crown.density * DENSITIES)) if not leafless else 0,
@@ -194,12 +209,12 @@ def measure_plan(roles: np.ndarray, *, species: str | None = None, attributes: A
     }
     radii = np.zeros(QUARTERS, np.int64) if leafless else _radii(leaves, path, crown.base, height)
     values |= {f"radius_{quarter}": int(radius) for quarter, radius in enumerate(radii)}
-    limbs, heights = _reaches(np.isin(roles, WOODS), path)
-    reaches, _ = _reaches(leaves & (not leafless), path)
+    limbs = _limbs(np.isin(roles, WOODS), path)
+    reaches = _limbs(leaves & (not leafless), path)
     for octant in range(OCTANTS):
-        values[f"limb_{octant}"] = int(limbs[octant])
-        values[f"limb_height_{octant}"] = int(heights[octant])
-        values[f"reach_{octant}"] = int(reaches[octant])
+        measured = zip(("limb", "limb_height", "limb_side", "limb_start"), limbs[octant], strict=True)
+        values |= {f"{name}_{octant}": int(value) for name, value in measured}
+        values[f"reach_{octant}"] = int(reaches[octant, 0])
     return Plan(np.array([values[name] for name in NAMES], np.int64), path)
 
 
@@ -224,19 +239,36 @@ def _radii(leaves: np.ndarray, path: np.ndarray, base: int, height: int) -> np.n
     return np.minimum(np.ceil(radii), FURTHEST).astype(np.int64)
 
 
-def _reaches(mask: np.ndarray, path: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distance of the furthest voxel from the axis in each octant, rounded, and its layer; 0 where there is none."""
+def _limbs(mask: np.ndarray, path: np.ndarray) -> np.ndarray:
+    """(OCTANTS, 4) int64: distance, layer and side of the furthest voxel from the axis, and the layer of the nearest.
+
+    Distance 0, the lowest layer and no side where there is none. Voxels within a block of the axis are the trunk's.
+    """
     y, z, x = np.nonzero(mask)
     dz, dx = z - path[y, 0] / 2, x - path[y, 1] / 2
-    distance, octant = np.hypot(dz, dx), octant_of(dz, dx)
-    furthest, height = np.zeros(OCTANTS, np.int64), np.zeros(OCTANTS, np.int64)
-    # On the boundary of two octants a voxel must not fall to one of them by rounding; within half a block is the axis.
+    distance, turn = np.hypot(dz, dx), np.arctan2(dz, dx) * (OCTANTS / (2 * np.pi))
+    octant = octant_of(dz, dx)
+    found = np.zeros((OCTANTS, 4), np.int64)
+    found[:, 2] = ASIDE
     for number in range(OCTANTS):
         here = np.flatnonzero((octant == number) & (distance >= 1))
-        if len(here):
-            last = here[np.lexsort((y[here], distance[here]))[-1]]
-            furthest[number], height[number] = min(FURTHEST, round(float(distance[last]))), y[last]
-    return furthest, height
+        if not len(here):
+            continue
+        # Of equally distant ones the highest; on both sides of the middle line there may be two, whose mean it is.
+        last = here[np.lexsort((y[here], np.round(distance[here], 6)))[-1]]
+        tips = here[(np.abs(distance[here] - distance[last]) < 1e-6) & (y[here] == y[last])]
+        asides = distance[tips] * np.sin((turn[tips] - np.rint(turn[tips])) * (2 * np.pi / OCTANTS))
+        aside = float(np.mean(asides))
+        near = here[np.lexsort((np.abs(y[here] - y[last]), np.round(distance[here], 6)))[0]]
+        # Half a block to one side must be half a block to the other when it is mirrored.
+        side = int(np.sign(aside)) * int(abs(aside) + 0.5 - 1e-9)
+        found[number] = (
+            min(FURTHEST, round(float(distance[last]))),
+            y[last],
+            ASIDE + int(np.clip(side, -ASIDE, ASIDE)),
+            y[near],
+        )
+    return found
 
 
 def moves_of(path: np.ndarray, run: int) -> np.ndarray:

@@ -22,7 +22,16 @@ from vernissage.core.parallel import in_parts, threads_for_parts
 from vernissage.core.progress import Progress
 from vernissage.core.seeds import numpy_generator, torch_generator
 from vernissage.sculptor.domain.attributes import ATTRIBUTES
-from vernissage.sculptor.domain.plan import INDEX, MOST, OCTANTS, SYMMETRIES, turned_grid, turned_octants
+from vernissage.sculptor.domain.plan import (
+    ASIDE,
+    INDEX,
+    MOST,
+    OCTANTS,
+    OF_OCTANTS,
+    SYMMETRIES,
+    turned_grid,
+    turned_octants,
+)
 from vernissage.sculptor.learn.coarse import coarse_loss
 from vernissage.sculptor.learn.planner import SIZE_NAMES, draw_known, planner_loss
 
@@ -191,9 +200,11 @@ def turned_plans(values: np.ndarray, paths: np.ndarray, symmetries: np.ndarray) 
         first, second = INDEX[one], INDEX[other]
         values[rows, first], values[rows, second] = values[rows, second], values[rows, first]
     octants = np.stack([turned_octants(symmetry) for symmetry in range(SYMMETRIES)])[symmetries]
-    for name in ("limb", "limb_height", "reach"):
+    mirrored = np.array([int(symmetry).bit_count() % 2 for symmetry in symmetries])[:, None]
+    for name in OF_OCTANTS:
         first = INDEX[f"{name}_0"]
-        values[:, first : first + OCTANTS] = np.take_along_axis(values[:, first : first + OCTANTS], octants, 1)
+        moved = np.take_along_axis(values[:, first : first + OCTANTS], octants, 1)
+        values[:, first : first + OCTANTS] = np.where(mirrored & (name == "limb_side"), 2 * ASIDE - moved, moved)
     return values, paths
 
 

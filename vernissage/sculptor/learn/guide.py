@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from vernissage.sculptor.domain.plan import INDEX, LEAFLESS, OCTANTS, QUARTERS, TRUNK_COUNTS
+from vernissage.sculptor.domain.plan import ASIDE, INDEX, LEAFLESS, OCTANTS, QUARTERS, TRUNK_COUNTS
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 # Distances are told in units of so many blocks, and clipped beyond so many units.
 _UNIT, _FURTHEST = 8.0, 2.0
-PLAN_CHANNELS = 28
+PLAN_CHANNELS = 31
 
 
 def plan_guide(values: Tensor, path: Tensor, shape: tuple[int, int, int]) -> Tensor:
@@ -28,7 +28,7 @@ def plan_guide(values: Tensor, path: Tensor, shape: tuple[int, int, int]) -> Ten
     Returns:
         (B, PLAN_CHANNELS, Y, Z, X) float32: offsets from the trunk's axis, heights over the ground, below the top, over
         the crown's base and below the trunk's end, distances to the sides of the box, how far inside trunk and crown a
-        voxel lies, and how far it is from the end of the limb and of the leaves in its octant.
+        voxel lies, how far it is from the end of the limb and of the leaves in its octant, and from the limb's line.
     """
     height, depth, width = shape
     y = torch.arange(height, device=values.device).view(1, -1, 1, 1).float()
@@ -52,6 +52,7 @@ def plan_guide(values: Tensor, path: Tensor, shape: tuple[int, int, int]) -> Ten
     octant = turn.round().long() % OCTANTS
     off_line = across * torch.sin((turn - turn.round()) * (2 * math.pi / OCTANTS))
     limb, limb_height, reach_there = (_of_octant(name, octant, values) for name in ("limb", "limb_height", "reach"))
+    off_limb, along = _limb_line(octant, values, y.expand_as(across), across, off_line)
     has_limb, has_leaves = (limb > 0).float(), (reach_there > 0).float()
     channels = [
         dz / _UNIT,
@@ -80,11 +81,35 @@ def plan_guide(values: Tensor, path: Tensor, shape: tuple[int, int, int]) -> Ten
         has_limb * (y - limb_height) / _UNIT,
         has_limb * (y == limb_height).float(),
         off_line / _UNIT,
+        has_limb * off_limb / _UNIT,
+        has_limb * (2 - off_limb * 2).clamp(-1, 1),
+        has_limb * along,
         has_leaves * (reach_there - across) / _UNIT,
         has_leaves * ((reach_there + 0.5 - across) * 2).clamp(-1, 1),
     ]
     whole = [torch.broadcast_to(channel, (len(values), height, depth, width)) for channel in channels]
     return torch.stack(whole, 1).clamp(-_FURTHEST, _FURTHEST)
+
+
+def _limb_line(octant: Tensor, values: Tensor, y: Tensor, across: Tensor, off_line: Tensor) -> tuple[Tensor, Tensor]:
+    """Distance from the line of the octant's limb, from the axis where it starts to its tip, and share of the way.
+
+    Args:
+        octant: (B, Y, Z, X) int64.
+        values: (B, fields).
+        y: (B, Y, Z, X) layers.
+        across: (B, Y, Z, X) distances from the axis.
+        off_line: (B, Y, Z, X) distances from the middle line of the octant, to one side positive.
+    """
+    reach, tip, start = (_of_octant(name, octant, values) for name in ("limb", "limb_height", "limb_start"))
+    side = _of_octant("limb_side", octant, values) - ASIDE
+    out = (across**2 - off_line**2).clamp(min=0).sqrt()
+    tip_out = (reach**2 - side**2).clamp(min=0).sqrt()
+    # In the frame of the octant: outwards, aside, upwards; the line runs from (0, 0, start) to the tip.
+    way = torch.stack([tip_out, side, tip - start])
+    here = torch.stack([out, off_line, y - start])
+    along = ((way * here).sum(0) / (way**2).sum(0).clamp(min=1)).clamp(0, 1)
+    return (here - along * way).norm(dim=0), along
 
 
 def _of_octant(name: str, octant: Tensor, values: Tensor) -> Tensor:

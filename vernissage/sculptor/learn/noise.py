@@ -85,7 +85,7 @@ class Corruption:
     untouched: float = 0.15
     own: float = 0.5
     visible_weight: float = 0.25
-    largest_weight: float = 10.0
+    largest_weight: float = 5.0
 
     def __post_init__(self) -> None:
         if min(self.wood, self.rest) < 0 or self.wood + self.rest > 1:

@@ -42,7 +42,10 @@ SIZE_NAMES = tuple(SIZES)
 _NO_MOVE = MOVES
 _PATHS = 4
 # What prompts speak of counts more than what follows from it.
-_SPOKEN, _SPOKEN_COUNTS = ("species", "height", "trunk", "shape", "width", "depth", "density", "roots", "branches"), 3.0
+_SPOKEN, _SPOKEN_COUNTS = (
+    ("species", "height", "trunk", "shape", "width", "depth", "drift", "density", "roots", "branches"),
+    3.0,
+)
 _WEIGHTS = [_SPOKEN_COUNTS if name in _SPOKEN else 1.0 for name in NAMES]
 # One uniform number for every value and for every move.
 DRAWS = len(NAMES) + MOST.height
@@ -285,7 +288,11 @@ def allowed_values(name: str, values: Mapping[str, int], size: Size) -> np.ndarr
         "base_z": (0, 2 * values.get("depth", size.depth) - 2),
         "run": (0, values.get("height", size.height)),
         "crown_base": (0, values.get("height", size.height) - 1),
-        **{f"limb_height_{octant}": (0, values.get("height", size.height) - 1) for octant in range(OCTANTS)},
+        **{
+            f"{name}_{octant}": (0, values.get("height", size.height) - 1)
+            for name in ("limb_height", "limb_start")
+            for octant in range(OCTANTS)
+        },
     }
     first, last = ranges.get(name, (0, FIELDS[name] - 1))
     allowed[first : last + 1] = True

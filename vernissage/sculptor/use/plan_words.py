@@ -35,6 +35,9 @@ _SPOKEN = {
     **{f"radius_{n}": f"blocks to the furthest leaves, in the {which} quarter" for n, which in enumerate(_QUARTERS)},
     **{f"limb_{n}": f"blocks to the furthest wood, {where} of the trunk" for n, where in enumerate(_TOWARDS)},
     **{f"limb_height_{n}": f"the layer of the furthest wood, {where} of the trunk" for n, where in enumerate(_TOWARDS)},
+    **{f"limb_side_{n}": f"blocks that it lies beside the line {where}, plus 7" for n, where in enumerate(_TOWARDS)},
+    **{f"limb_start_{n}": f"the layer where wood leaves the trunk {where}" for n, where in enumerate(_TOWARDS)},
+    "drift": "blocks from the trunk's base to its end, seen from above",
     **{f"reach_{n}": f"blocks to the furthest leaves, {where} of the trunk" for n, where in enumerate(_TOWARDS)},
 }
 _FIELDS = {"trunk_height": "run", "crown": "shape"}
