@@ -137,17 +137,45 @@ def _verdicts(results: Results) -> dict[str, str]:
     return {demand.demand: demand.verdict for demand in judge(results)}
 
 
-SUMMARY = {"connectivity": 0.99, "whole": 0.97, "cast_success": 0.5, "macro_adherence": 0.8}
+SUMMARY = {
+    "connectivity": 0.99,
+    "whole": 0.97,
+    "one_trunk": 0.96,
+    "leaf_survival": 0.97,
+    "cast_success": 0.5,
+    "macro_adherence": 0.8,
+    "voxel_ratio": 1.05,
+}
 
 
 def test_means_are_judged_by_their_intervals() -> None:
     results = _results(SUMMARY)
     results.benchmark.tables["summary"].loc[0, "macro_adherence_low"] = 0.2
     verdicts = _verdicts(results)
-    assert verdicts["16x16x16: mean of connectivity at least 0.985 (the stretch)"] == MET
+    assert verdicts["16x16x16: mean of connectivity at least 0.99 (the stretch)"] == MET
+    assert verdicts["16x16x16: one trunk at least 0.95"] == MET
+    assert verdicts["16x16x16: all wood one standing part (CAST, published 39%) at least 0.75"] == MISSED
+    assert verdicts["16x16x16: as many voxels as the held-out structures, 10% more or less"] == MET
+    assert verdicts["16x16x16: crowns above their wood not less often than in held-out structures"] == NOT_MEASURED
     assert verdicts["16x16x16: mean of whole at least 0.98 (the stretch)"] == MISSED
     assert verdicts["adherence to the prompt, species apart, above that of exchanged prompts"] == DOUBTFUL
     assert headline(results)["whole"] == 0.97
+
+
+def test_larger_sizes_copies_and_times_are_judged() -> None:
+    results = _results(
+        SUMMARY,
+        novelty=pd.DataFrame([{"arm": OURS, "size": "normal", "n": 9, "copied": 0.0, "z": 3.0}]),
+        clock=pd.DataFrame([{"arm": OURS, "size": "normal", "batch": n, "ms": 90.0 + 40 * n} for n in range(2)]),
+    )
+    behind = {**results.row(OURS), "size": "big", "whole": 0.9}
+    table = results.benchmark.tables["summary"]
+    results.benchmark.tables["summary"] = pd.concat([table, pd.DataFrame([behind])], ignore_index=True)
+    verdicts = _verdicts(results)
+    assert verdicts["big: connectivity and share of whole structures at most 0.05 behind 16x16x16"] == MISSED
+    assert verdicts["huge: connectivity and share of whole structures at most 0.05 behind 16x16x16"] == NOT_MEASURED
+    assert verdicts["16x16x16: not nearer to training structures than held-out ones are (z at most 2)"] == MISSED
+    assert verdicts["normal: at most 100 ms a structure, the quickest batch that was timed"] == MET
 
 
 def test_the_weakest_training_counts() -> None:
@@ -155,9 +183,9 @@ def test_the_weakest_training_counts() -> None:
         [{"arm": OURS, "size": "normal", "training": n, "connectivity": 0.99, "whole": 1.0 - n / 5} for n in range(2)]
     )
     verdicts = _verdicts(_results(SUMMARY, items=items))
-    assert verdicts["16x16x16: connectivity at least 0.93 and 90% whole in every training"] == MISSED
+    assert verdicts["16x16x16: connectivity at least 0.96 and 95% whole in every training"] == MISSED
     verdicts = _verdicts(_results(SUMMARY, items=items[:1]))
-    assert verdicts["16x16x16: connectivity at least 0.93 and 90% whole in every training"] == MET
+    assert verdicts["16x16x16: connectivity at least 0.96 and 95% whole in every training"] == MET
 
 
 @pytest.mark.parametrize(("mean", "high", "verdict"), [(-0.2, -0.1, MET), (-0.2, 0.1, DOUBTFUL), (0.1, 0.2, MISSED)])

@@ -17,7 +17,6 @@ from vernissage.sculptor.learn.blueprints import (
     COARSE_KINDS,
     GUIDE_CHANNELS,
     Blueprint,
-    axis_distance,
     blueprint_of,
     coarse_of,
     guides_of,
@@ -176,17 +175,16 @@ def test_a_coarse_grid_is_told_to_every_voxel_of_its_cells(shape: tuple[int, int
 def test_only_plans_know_how_far_the_trunk_is(trees: Dataset) -> None:
     for first in ("coarse", "none"):
         blueprint, _ = blueprint_of(trees.grids[0], first)
-        assert axis_distance(guides_of([blueprint], (16, 16, 16), first), first) is None
+        assert guides_of([blueprint], (16, 16, 16), first).axis_distance is None
 
 
-@pytest.mark.xfail(strict=True, reason="axis_distance takes a channel in units of 8 blocks that ends at 16 blocks")
 def test_distances_from_the_trunk_are_in_blocks() -> None:
     roles = grid(4, 9, 9)
     roles[:, 2, 3] = Role.WOOD
     roles[3] = Role.LEAF
     roles[3, 2, 3] = Role.WOOD
     blueprint, _ = blueprint_of(roles, "plan")
-    found = axis_distance(guides_of([blueprint], (4, 12, 12), "plan"), "plan")
+    found = guides_of([blueprint], (4, 12, 12), "plan").axis_distance
     assert found is not None
     z, x = np.indices((12, 12))
     np.testing.assert_allclose(found[0, 1].numpy(), np.hypot(z - 2, x - 3), atol=1e-5)

@@ -195,7 +195,6 @@ def test_the_network_is_told_what_is_known_to_be_no_wood() -> None:
     assert not any((tokens < ROLES).logical_and(~torch.isin(tokens, torch.tensor(WOODS))).any() for tokens in seen[:4])
 
 
-@pytest.mark.xfail(strict=True, reason="blocks that are given show their role while only the wood is decided")
 def test_given_blocks_are_told_as_training_tells_them() -> None:
     """While the wood is decided, the network has only ever seen wood, `MASK` and `NOT_WOOD`."""
     seen: list[Tensor] = []
