@@ -66,7 +66,7 @@ def test_at_time_one_all_that_the_level_decides_is_hidden(level: Level) -> None:
     hidden, inside = absorbable(x0, level), x0 != OUTSIDE
     assert (seen.tokens[hidden] == level.undecided).all()
     assert (seen.tokens[~hidden] == x0[~hidden]).all()
-    assert (seen.weight[hidden] == 1).all()
+    assert (seen.weight[hidden] == (CLEAN.wood_weight if level is Level.WOOD else 1)).all()
     assert (seen.weight[~inside] == 0).all()
     assert (seen.levels == level).all()
 
@@ -95,7 +95,7 @@ def test_every_structure_has_its_own_time() -> None:
 def test_hidden_voxels_weigh_together_as_if_all_were_hidden(t: float, level: Level) -> None:
     """The estimator of MDLM is unbiased where 1 / t is not cut off."""
     x0 = structures()
-    seen = noise(x0, t, Corruption(wrong=0, visible_weight=0, largest_weight=10), level=level)
+    seen = noise(x0, t, Corruption(wrong=0, visible_weight=0, wood_weight=1, largest_weight=10), level=level)
     open_to = absorbable(x0, level)
     spread = 4 * math.sqrt((1 - t) / (t * int(open_to.sum())))
     assert float(seen.weight[open_to].mean()) == pytest.approx(1, abs=spread + 1e-6)

@@ -76,15 +76,18 @@ class Corruption:
         own: Share of the replaced tokens that become what the network itself drew there earlier; the others become a
             random role of the data.
         visible_weight: What the loss of a visible token counts.
+        wood_weight: What the loss counts where the wood is learned: nearly all of it can be known, unlike the edges of
+            crowns, whose chance would else be most of what the weights follow.
         largest_weight: Where 1 / t is cut off.
     """
 
-    wood: float = 0.45
-    rest: float = 0.45
+    wood: float = 0.5
+    rest: float = 0.42
     wrong: float = 0.1
     untouched: float = 0.15
     own: float = 0.5
     visible_weight: float = 0.25
+    wood_weight: float = 3.0
     largest_weight: float = 5.0
 
     def __post_init__(self) -> None:
@@ -169,6 +172,7 @@ def noised(
     tokens = torch.where(masked, torch.where(level == Level.REST, NOT_WOOD, MASK), tokens)
     weight = masked / t.clamp(min=1 / corruption.largest_weight).view(-1, 1, 1, 1)
     weight = weight + corruption.visible_weight * (inside & ~masked)
+    weight = weight * torch.where(level == Level.WOOD, corruption.wood_weight, 1.0)
     return Noised(tokens, levels, t, weight)
 
 

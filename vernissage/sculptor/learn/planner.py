@@ -243,7 +243,8 @@ def draw_plans(
         sizes: B sizes; every box fits into its size.
         uniform: (B, DRAWS) float64 numbers from [0, 1): one row alone decides about one plan.
         fixed: B values by name that the plan must have; those that do not fit into the size are made to.
-        guidance: Scale of classifier-free guidance on the logits (Ho and Salimans 2022).
+        guidance: Scale of classifier-free guidance on the logits of what prompts speak of (Ho and Salimans 2022); what
+            follows from these values needs none, and would lose its variety.
         temperature: Of the draws.
 
     Raises:
@@ -265,7 +266,11 @@ def draw_plans(
     texts = (text,) if guidance == 1 else (text, no_text.expand_as(text))
     for column, name in enumerate(NAMES):
         logits = _guided(
-            [planner.value_logits(planner.hidden(of, classes, values, known), column) for of in texts], guidance
+            [
+                planner.value_logits(planner.hidden(of, classes, values, known), column)
+                for of in (texts if name in _SPOKEN else texts[:1])
+            ],
+            guidance,
         )
         rows = [dict(zip(NAMES, row, strict=True)) for row in values.tolist()]
         allowed_rows = np.stack([allowed_values(name, row, limit) for row, limit in zip(rows, limits, strict=True)])
@@ -273,7 +278,7 @@ def draw_plans(
         held = torch.tensor([_nearest(mask, row[name]) for mask, row in zip(allowed_rows, rows, strict=True)])
         values[:, column] = torch.where(known[:, column], held.to(device), drawn)
         known[:, column] = True
-    paths = _draw_paths(planner, texts, classes, values, uniform[:, len(NAMES) :].to(device), guidance, temperature)
+    paths = _draw_paths(planner, text, classes, values, uniform[:, len(NAMES) :].to(device), temperature)
     return [Plan(row, path) for row, path in zip(values.cpu().numpy(), paths, strict=True)]
 
 
@@ -329,15 +334,14 @@ def _guided(logits: Sequence[Tensor], guidance: float) -> Tensor:
 
 def _draw_paths(
     planner: Planner,
-    texts: Sequence[Tensor],
+    text: Tensor,
     classes: Tensor,
     values: Tensor,
     uniform: Tensor,
-    guidance: float,
     temperature: float,
 ) -> list[np.ndarray]:
     everything = torch.ones_like(values, dtype=torch.bool)
-    states = [planner.path_state(planner.hidden(of, classes, values, everything)) for of in texts]
+    state = planner.path_state(planner.hidden(text, classes, values, everything))
     run = values[:, INDEX["run"]]
     here = values[:, [INDEX["base_z"], INDEX["base_x"]]]
     most = 2 * values[:, [INDEX["depth"], INDEX["width"]]] - 2
@@ -347,11 +351,10 @@ def _draw_paths(
     moves: list[Tensor] = []
     for layer in range(max(0, int(run.max()) - 1)):
         inputs = planner.move_inputs(values, here[:, None], before[:, None], layer)
-        found = [planner.move_logits(inputs, state) for state in states]
-        states = [state for _, state in found]
+        logits, state = planner.move_logits(inputs, state)
         after = here[:, None] + steps
         allowed = ((after >= 0) & (after <= most[:, None])).all(2)
-        drawn = _draw(_guided([logits[:, 0] for logits, _ in found], guidance), allowed, uniform[:, layer], temperature)
+        drawn = _draw(_guided([logits[:, 0]], 1.0), allowed, uniform[:, layer], temperature)
         drawn = torch.where(layer < run - 1, drawn, MOVES // 2)
         here, before = here + steps[drawn], drawn
         moves.append(drawn)
