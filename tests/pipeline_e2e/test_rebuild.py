@@ -240,7 +240,7 @@ def test_an_experiment_with_another_learning_rate_changes_the_training_only(chec
     assert "Running stage 'resize'" not in run.stdout
     assert "lr" in checkout.dvc("params", "diff").stdout
     assert "settings.reinforcement.lr" in checkout.dvc("metrics", "diff").stdout
-    checkout.dvc("repro", "--quiet")
+    checkout.dvc("repro", "--quiet", "report@retoucher")
     difference = checkout.dvc("metrics", "diff").stdout
     assert "rows.retoucher" in difference
     assert "rows.no edit" not in difference

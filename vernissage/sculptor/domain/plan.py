@@ -26,7 +26,7 @@ MOST = SIZES["huge"]
 SPECIES = (*ATTRIBUTES["species"], "other")
 SHAPES = ATTRIBUTES["crown"]
 # Wood voxels per layer of the trunk: the least count of each class; 0 is no trunk at all.
-TRUNK_COUNTS = (0, 1, 2, 3, 5, 7, 10, 17)
+TRUNK_COUNTS = (0, 1, 2, 3, 4, 5, 7, 9, 12, 16, 21, 27, 35, 45)
 DENSITIES = 10
 QUARTERS = 4
 LEAFLESS = MOST.height
