@@ -60,8 +60,8 @@ class Building:
     doubt_share: float = 0.05
     edits: int = 2
     wood_edits: int = 1
-    edit_below: float = 0.2
-    edit_share: float = 0.05
+    edit_below: float = 0.5
+    edit_share: float = 0.1
     temperature: float = 1.0
     guidance: float = 1.0
 
