@@ -147,7 +147,7 @@ def test_a_profile_itself_cannot_be_overridden(params_file: Path) -> None:
             "slots x rollout = 1024 is above dqn_buffer = 1000",
         ),
         (["systems.retoucher=juror"], "systems.retoucher = 'juror' (str): expected names"),
-        (["systems.painter={model: juror, data: degrade, also: seed}"], "there is no section train.painter"),
+        (["systems.painter={beside: models/juror, data: degrade, also: seed}"], "there is no section train.painter"),
         (["train.sampler.budgets=[4,4]"], "budgets = [4, 4]: expected different numbers"),
         (["train.sampler.prices=[0.1,0.01]"], "prices = [0.1, 0.01]: expected the smaller number first"),
         (["train.sampler.ppo_batch=99", "train.sampler.slots=2", "train.sampler.rollout=49"], "slots x rollout = 98"),

@@ -7,7 +7,7 @@ import sys
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from vernissage.sculptor.domain.lexicon import NOT_SLIPS, SPELT
@@ -128,7 +128,10 @@ def test_a_word_between_two_is_not_read_as_either() -> None:
 
 @given(st.sampled_from(sorted(word for word in SPELT if len(word) >= 7)), st.integers(1, 6))
 def test_a_letter_left_out_of_a_long_word_never_makes_another_meaning_of_it(word: str, at: int) -> None:
-    read = SPELLER.read(word[:at] + word[at + 1 :])
+    short = word[:at] + word[at + 1 :]
+    # "Branchy" without its last letter is a word of its own.
+    assume(short not in SPELT)
+    read = SPELLER.read(short)
     assert read is None or SPELT[read] == SPELT[word]
 
 

@@ -235,8 +235,10 @@ def test_patience_ends_a_training_that_gets_no_better(few: Dataset, tmp_path: Pa
 
 def test_it_learns(trees: Dataset, tmp_path: Path) -> None:
     """After some dozen updates structures that it never saw are easier to guess than after a few."""
-    settings = replace(SETTINGS, epochs=4, updates=6, checkpoint_every=2, lr=1e-2, ema=0.8, validation=2)
-    first, last = train_sculptor(trees, settings, tmp_path).epochs
+    settings = replace(
+        SETTINGS, epochs=10, updates=4, checkpoint_every=3, lr=5e-3, ema=0.8, validation=6, generations=0
+    )
+    first, *_, last = train_sculptor(trees, settings, tmp_path).epochs
     assert last["loss"] < first["loss"]
     assert last["masked_loss"] < 0.95 * first["masked_loss"]
 
