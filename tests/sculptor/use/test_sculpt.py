@@ -124,7 +124,7 @@ def test_the_plan_has_the_values_that_were_fixed() -> None:
     words = {"height": "7", "species": "birch", "trunk": 4, "crown": "flat", "roots": "yes", "crown_base": 2}
     sculpted = one(plan=words, seed=4)
     plan = sculpted.facts["plan"]
-    assert (plan["height"], plan["species"], plan["trunk"], plan["crown"]) == (7, "birch", 3, "flat")
+    assert (plan["height"], plan["species"], plan["trunk"], plan["crown"]) == (7, "birch", 4, "flat")
     assert (plan["roots"], plan["crown_base"]) == ("yes", 2)
     assert not sculpted.roles[7:].any()
     assert sculpted.warnings == ()
